@@ -1,0 +1,5 @@
+//! The Collector's configuration language, with the `mesh` connector.
+
+pub mod settings;
+
+pub use settings::Settings;

@@ -1,0 +1,16 @@
+//! spanmesh: a peer-to-peer federated trace collector. One binary, one node per cluster, one owner per trace.
+//!
+//! The modules are in the order of a span's path; `ARCHITECTURE.md` is the map.
+
+pub mod config;
+pub mod logic;
+pub mod model;
+pub mod pipeline;
+pub mod wire;
+
+#[cfg(feature = "node")]
+pub mod discover;
+#[cfg(feature = "node")]
+pub mod link;
+#[cfg(feature = "node")]
+pub mod runtime;

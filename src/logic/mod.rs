@@ -1,0 +1,7 @@
+//! What decides: sans-IO machines. Input, the time and an output buffer go in; nothing here reads a clock, opens a
+//! socket, spawns a task or iterates a map without order.
+
+pub mod backoff;
+pub mod dedup;
+pub mod membership;
+pub mod ring;
