@@ -5,12 +5,13 @@
 pub mod config;
 pub mod logic;
 pub mod model;
-pub mod pipeline;
 pub mod wire;
 
 #[cfg(feature = "node")]
 pub mod discover;
 #[cfg(feature = "node")]
 pub mod link;
+#[cfg(feature = "node")]
+pub mod pipeline;
 #[cfg(feature = "node")]
 pub mod runtime;

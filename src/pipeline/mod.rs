@@ -1,5 +1,9 @@
 //! From where spans come in to where they leave: the stages, called one after another by whoever received the batch.
 
+pub mod ledger;
+
+pub use ledger::{Ledger, Source};
+
 use crate::model::Batch;
 
 /// Anything that takes batches: a pipeline, the mesh, an exporter's queue.
