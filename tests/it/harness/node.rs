@@ -1,0 +1,260 @@
+//! Nodes as real processes, and a mesh of them.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use spanmesh::model::{ClusterName, NodeId, NodeName};
+use tempfile::TempDir;
+
+use super::backend::{Backend, TraceId};
+use super::certs::Certificates;
+use super::eventually;
+use super::sender::Sender;
+
+/// One running `spanmesh run`. Killed when dropped.
+pub struct NodeProcess {
+    pub id: NodeId,
+    child: Child,
+    ready: Value,
+    log: PathBuf,
+}
+
+/// How a node of a test differs from the usual one.
+pub struct NodeSpec<'a> {
+    pub cluster: &'a str,
+    /// The `seeds:` list.
+    pub seeds: Vec<String>,
+    /// Further lines of the `mesh:` section.
+    pub mesh_extra: String,
+    /// The `tls:` value, in flow style.
+    pub tls: String,
+    pub exporter_url: String,
+}
+
+impl NodeProcess {
+    /// Starts a node and waits until it is ready.
+    pub async fn start(directory: &Path, spec: &NodeSpec<'_>) -> NodeProcess {
+        let id = node_id(spec.cluster);
+        let config = directory.join(format!("{}.yaml", spec.cluster));
+        std::fs::write(&config, configuration(&id, spec)).unwrap();
+        NodeProcess::run(directory, id, &["--config", config.to_str().unwrap()]).await
+    }
+
+    /// Starts `spanmesh run` with these arguments and waits until it is ready.
+    pub async fn run(directory: &Path, id: NodeId, arguments: &[&str]) -> NodeProcess {
+        let ready_file = directory.join(format!("{}.ready", id.cluster));
+        let log = directory.join(format!("{}.log", id.cluster));
+        let _ = std::fs::remove_file(&ready_file);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_spanmesh"))
+            .arg("run")
+            .args(arguments)
+            .arg("--ready-file")
+            .arg(&ready_file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let ready = eventually("a node to be ready", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                let text = std::fs::read_to_string(&log).unwrap_or_default();
+                panic!("{id} ended with {status}:\n{text}");
+            }
+            let read = std::fs::read(&ready_file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            std::future::ready(read)
+        })
+        .await;
+        NodeProcess { id, child, ready, log }
+    }
+
+    /// A bound address by its name in the ready file: `otlp_http`, `otlp_grpc`, `mesh`, `admin`, `metrics`, `health`.
+    pub fn address(&self, name: &str) -> SocketAddr {
+        let text = self.ready[name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.ready));
+        text.parse().unwrap()
+    }
+
+    pub fn sender(&self) -> Sender {
+        Sender::to(self.address("otlp_http"))
+    }
+
+    /// Answers a GET of the admin API.
+    pub async fn api(&self, path: &str) -> Value {
+        let text = get(&format!("http://{}/api/v1/{path}", self.address("admin"))).await.expect("the admin API answers");
+        serde_json::from_slice(&text).expect("the admin API speaks JSON")
+    }
+
+    pub async fn owner_of(&self, trace: &TraceId) -> String {
+        let id = spanmesh::model::TraceId(*trace);
+        self.api(&format!("ring/owner/{id}")).await["owner"].as_str().expect("an owner").to_owned()
+    }
+
+    pub async fn active_members(&self) -> usize {
+        let members = self.api("members").await;
+        let all = members["members"].as_array().expect("a list of members");
+        all.iter().filter(|member| member["state"] == "active").count()
+    }
+
+    /// SIGTERM, and wait.
+    pub async fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        let child = &mut self.child;
+        eventually("the node to stop", || std::future::ready(child.try_wait().unwrap())).await
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// What the node has logged so far.
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        std::fs::File::open(&self.log).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// GET; `None` if nobody answers with a success.
+pub async fn get(url: &str) -> Option<Bytes> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let answer = client.request(Request::get(url).body(Empty::new()).unwrap()).await.ok()?;
+    let good = answer.status().is_success();
+    let body = answer.into_body().collect().await.ok()?.to_bytes();
+    good.then_some(body)
+}
+
+pub fn node_id(cluster: &str) -> NodeId {
+    NodeId { cluster: ClusterName::new(cluster).unwrap(), node: NodeName::new("node-0").unwrap() }
+}
+
+fn configuration(id: &NodeId, spec: &NodeSpec<'_>) -> String {
+    let NodeSpec { cluster, seeds, mesh_extra, tls, exporter_url } = spec;
+    let seeds = serde_json::to_string(seeds).unwrap();
+    format!(
+        r#"
+receivers:
+  otlp: {{protocols: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: {{endpoint: "127.0.0.1:0"}}}}}}
+processors:
+  memory_limiter: {{check_interval: 1s, limit_mib: 256, spike_limit_mib: 64}}
+  resource: {{attributes: [{{key: k8s.cluster.name, value: {cluster}, action: upsert}}]}}
+  span_dedup: {{}}
+exporters:
+  otlp_http: {{endpoint: "{exporter_url}", compression: none, headers: {{x-node: {id}}}}}
+extensions:
+  health_check: {{endpoint: "127.0.0.1:0"}}
+connectors:
+  mesh:
+    cluster: {cluster}
+    node: node-0
+    listen: 127.0.0.1:0
+    seeds: {seeds}
+    durability: memory
+    tls: {tls}
+{mesh_extra}
+service:
+  extensions: [health_check]
+  telemetry: {{metrics: {{address: "127.0.0.1:0"}}}}
+  admin: {{endpoint: "127.0.0.1:0"}}
+  pipelines:
+    traces/local: {{receivers: [otlp], processors: [memory_limiter, resource], exporters: [mesh]}}
+    traces/owned: {{receivers: [mesh], processors: [memory_limiter, span_dedup], exporters: [otlp_http]}}
+"#
+    )
+}
+
+/// Some nodes that have found each other.
+pub struct Mesh {
+    pub nodes: Vec<NodeProcess>,
+    certificates: Certificates,
+    directory: TempDir,
+    backend_url: String,
+}
+
+impl Mesh {
+    pub async fn of<const N: usize>(clusters: [&str; N], backend: &Backend) -> Mesh {
+        let directory = tempfile::tempdir().unwrap();
+        let certificates = Certificates::in_directory(directory.path());
+        let mut mesh = Mesh { nodes: Vec::new(), certificates, directory, backend_url: backend.url() };
+        for cluster in clusters {
+            mesh.join(cluster).await;
+        }
+        mesh
+    }
+
+    /// Adds a node, seeded with the first one, and waits until all agree on the members.
+    pub async fn join(&mut self, cluster: &str) {
+        let seeds = self.nodes.first().map(|node| node.address("mesh").to_string()).into_iter().collect();
+        let spec = NodeSpec {
+            cluster,
+            seeds,
+            mesh_extra: "    failover_after: 2s".into(),
+            tls: self.certificates.section(&node_id(cluster)),
+            exporter_url: self.backend_url.clone(),
+        };
+        self.nodes.push(NodeProcess::start(self.directory.path(), &spec).await);
+        self.sees_active(self.nodes.len()).await;
+    }
+
+    /// Waits until every node sees this many active members.
+    pub async fn sees_active(&self, members: usize) {
+        for node in &self.nodes {
+            let what = format!("{} to see {members} active members", node.id);
+            eventually(&what, || async { (node.active_members().await == members).then_some(()) }).await;
+        }
+    }
+
+    /// Sum of one count over all nodes' ledgers.
+    pub async fn sum_of_ledgers(&self, count: &str) -> u64 {
+        let mut sum = 0;
+        for node in &self.nodes {
+            sum += node.api("ledger").await[count].as_u64().unwrap_or_else(|| panic!("no {count} in the ledger"));
+        }
+        sum
+    }
+
+    /// Waits until nothing is in flight and at least this many spans have been received from senders.
+    pub async fn has_settled(&self, received: u64) {
+        eventually("all spans to meet their fate", || async {
+            let settled = self.sum_of_ledgers("in_flight").await == 0;
+            (settled && self.sum_of_ledgers("received_local").await >= received).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn stop(self) {
+        for node in self.nodes {
+            let id = node.id.clone();
+            let status = node.stop().await;
+            assert!(status.success(), "{id} ended with {status}");
+        }
+    }
+}
