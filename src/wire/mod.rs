@@ -1,9 +1,12 @@
 //! OTLP's wire forms, read and written without building span structs.
 
+mod check;
 pub mod edit;
 pub mod json;
+mod reader;
 pub mod regroup;
 pub mod reply;
+mod schema;
 pub mod walk;
 
 pub use edit::ResourceEdits;
