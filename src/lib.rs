@@ -10,6 +10,8 @@ pub mod wire;
 #[cfg(feature = "node")]
 pub mod discover;
 #[cfg(feature = "node")]
+pub mod dns_zone;
+#[cfg(feature = "node")]
 pub mod link;
 #[cfg(feature = "node")]
 pub mod pipeline;
