@@ -8,6 +8,8 @@ pub mod model;
 pub mod wire;
 
 #[cfg(feature = "node")]
+pub mod certs;
+#[cfg(feature = "node")]
 pub mod discover;
 #[cfg(feature = "node")]
 pub mod dns_zone;

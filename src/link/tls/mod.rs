@@ -3,6 +3,9 @@ use crate::config::settings::MeshSecurity;
 use crate::model::NodeId;
 use std::sync::Arc;
 
+mod spiffe;
+pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
+
 /// A node's certificates: rustls configurations for both directions, over files that are read again as they change.
 pub struct Identities {}
 
