@@ -69,12 +69,14 @@ impl Authority {
         let trust_domain = TrustDomain::new(trust_domain)?;
         let uri = format!("spiffe://{trust_domain}");
         let mut params = CertificateParams::default();
-        params.distinguished_name = name(&format!("spanmesh CA {trust_domain}"));
         params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let not_after = set_validity(&mut params, now, valid_for, LAST_SECOND)?;
         let key = KeyPair::generate()?;
+        // A name of its own for each CA: a certificate of another one is then "unknown issuer", not "bad signature".
+        let key_id: String = params.key_identifier(&key).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        params.distinguished_name = name(&format!("CA {key_id} of {trust_domain}"));
         let cert_pem = params.self_signed(&key)?.pem();
         Ok(Authority { trust_domain, cert_pem, not_after, issuer: Issuer::new(params, key) })
     }
@@ -144,10 +146,8 @@ impl Authority {
 
     /// What is common to all leaves, before validity.
     pub(crate) fn leaf(&self, id: &SpiffeId) -> Result<CertificateParams, CertsError> {
-        let mut common_name = id.node.to_string();
-        common_name.truncate(MAX_COMMON_NAME); // names are ASCII
         let mut params = CertificateParams::default();
-        params.distinguished_name = name(&common_name);
+        params.distinguished_name = name(&id.node.to_string());
         params.subject_alt_names = vec![SanType::URI(id.to_string().try_into()?)];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -176,7 +176,7 @@ impl Authority {
 fn name(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::OrganizationName, "spanmesh");
-    name.push(DnType::CommonName, common_name);
+    name.push(DnType::CommonName, common_name.chars().take(MAX_COMMON_NAME).collect::<String>());
     name
 }
 
