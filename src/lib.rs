@@ -10,6 +10,8 @@ pub mod wire;
 #[cfg(feature = "node")]
 pub mod certs;
 #[cfg(feature = "node")]
+pub mod cli;
+#[cfg(feature = "node")]
 pub mod discover;
 #[cfg(feature = "node")]
 pub mod dns_zone;
