@@ -24,7 +24,7 @@ fn dns(host: &str) -> Seed {
 }
 
 fn start(seeds: Vec<Seed>, zone: &DnsZone) -> Discovery {
-    Discovery::start_with(seeds, Some(zone.addr()), REFRESH, HASTE)
+    Discovery::start(seeds, Some(zone.addr()), REFRESH)
 }
 
 async fn sees(discovery: &Discovery, wanted: &BTreeSet<SocketAddr>) {
@@ -85,7 +85,7 @@ async fn services_are_found_with_their_ports_and_all_their_addresses() {
 async fn an_outage_of_any_kind_keeps_what_was_found() {
     let zone = zone();
     zone.set_a("nodes.mesh.test", &ips(&["10.0.0.1"])).unwrap();
-    let discovery = start(vec![dns("nodes.mesh.test")], &zone);
+    let discovery = Discovery::start_with(vec![dns("nodes.mesh.test")], Some(zone.addr()), REFRESH, HASTE);
     let found = set(&["10.0.0.1:4319"]);
     sees(&discovery, &found).await;
     let mut candidates = discovery.candidates();
@@ -103,7 +103,7 @@ async fn an_outage_of_any_kind_keeps_what_was_found() {
     zone.set_a("nodes.mesh.test", &ips(&["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "fe80::1"]))
         .unwrap();
     fails(&discovery, 2, "impossible to dial").await;
-    assert_eq!(discovery.status()[0].dropped_total % 6, 0);
+    assert!(discovery.status()[0].dropped_total >= 6);
     let addr = zone.addr();
     zone.stop().await;
     fails(&discovery, 2, "").await;
@@ -173,7 +173,7 @@ async fn a_wrong_host_or_a_slow_server_of_one_seed_delays_no_other() {
     let mut candidates = discovery.candidates();
     let local: SocketAddr = "127.0.0.1:7".parse().unwrap();
     let waited = candidates.wait_for(|seen| seen.contains(&local) && seen.contains(&"[fd00::7]:4319".parse().unwrap()));
-    tokio::time::timeout(Duration::from_secs(1), waited)
+    tokio::time::timeout(Duration::from_secs(3), waited)
         .await
         .expect("well before a silent server is given up")
         .unwrap();
