@@ -1,6 +1,7 @@
 //! spanmesh: a peer-to-peer federated trace collector. One binary, one node per cluster, one owner per trace.
 //!
-//! The modules are in the order of a span's path; `ARCHITECTURE.md` is the map.
+//! `ARCHITECTURE.md` is the map: the path of a span, who may name whom, and what must never be true. The modules without
+//! a feature are sans-IO; those of the feature `node` own sockets, files, clocks and tasks.
 
 pub mod config;
 pub mod logic;
@@ -15,6 +16,8 @@ pub mod cli;
 pub mod discover;
 #[cfg(feature = "node")]
 pub mod dns_zone;
+#[cfg(feature = "node")]
+pub mod export;
 #[cfg(feature = "node")]
 pub mod link;
 #[cfg(feature = "node")]

@@ -1,0 +1,272 @@
+//! Pipelines made from the configuration.
+//!
+//! The mesh connector stands at both ends: pipelines of local senders end in it, and it feeds the pipelines of what
+//! this node owns. It needs the latter when it starts, and the former need it. So the building has two steps, and the
+//! types keep their order: [`OwnedPipelines::start`] makes all pipelines that do not end in the mesh, the mesh is
+//! started with [`OwnedPipelines::owned`], and [`OwnedPipelines::join`] makes the rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::Consume;
+use super::batch::Batcher;
+use super::outputs::{FanOut, Outputs};
+use super::stages::{MemoryLimiter, SpanDedup, Stage};
+use crate::config::settings::{ComponentId, PipelineSettings, ProcessorSettings, Settings};
+use crate::export::ExportQueue;
+use crate::logic::dedup::Dedup;
+use crate::model::Batch;
+use crate::runtime::clock::Clock;
+use crate::wire::ResourceEdits;
+
+/// What stages take from the node.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment {
+    pub clock: Clock,
+    /// Keys the hashes of dedup; never leaves the node.
+    pub seed: u64,
+}
+
+/// The configuration names something that the node has not started. Checked configurations do not.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BuildError {
+    #[error("pipeline {pipeline}: there is no processor {id}")]
+    Processor { pipeline: ComponentId, id: ComponentId },
+    #[error("pipeline {pipeline}: there is no exporter {id}")]
+    Exporter { pipeline: ComponentId, id: ComponentId },
+    #[error("pipeline {pipeline}: it ends in the mesh, and the node is in none")]
+    NoMesh { pipeline: ComponentId },
+    #[error("pipeline {pipeline}: it begins and ends in the mesh, so its spans would go round")]
+    MeshLoop { pipeline: ComponentId },
+}
+
+/// One pipeline, in spans.
+#[derive(Clone, Debug, Serialize)]
+pub struct PipelineStatus {
+    pub id: ComponentId,
+    /// Offered to it.
+    pub incoming_spans: u64,
+    /// Refused by its memory limiters.
+    pub memory_limited_spans: u64,
+    /// Waiting in its `batch` stages for more.
+    pub batching_spans: u64,
+    /// Batches that its `batch` stages have sent on.
+    pub sent_batches: u64,
+}
+
+/// All pipelines of a node.
+pub struct Pipelines {
+    settings: Settings,
+    built: BTreeMap<ComponentId, Built>,
+}
+
+/// The pipelines that do not end in the mesh. See the module's head.
+pub struct OwnedPipelines {
+    settings: Settings,
+    exporters: BTreeMap<ComponentId, Arc<ExportQueue>>,
+    environment: Environment,
+    built: BTreeMap<ComponentId, Built>,
+}
+
+/// A pipeline, and handles on those of its stages that have something to say.
+struct Built {
+    head: Arc<Pipeline>,
+    limiters: Vec<Arc<MemoryLimiter>>,
+    dedups: Vec<(ComponentId, Arc<Dedup>)>,
+    /// In the order of the path.
+    batchers: Vec<Arc<Batcher>>,
+}
+
+/// Where a pipeline begins.
+struct Pipeline {
+    incoming_spans: AtomicU64,
+    first: Chain,
+}
+
+/// Stages up to the end of the pipeline or the next stage that waits.
+struct Chain {
+    stages: Vec<Stage>,
+    end: Arc<dyn Consume>,
+}
+
+impl Consume for Pipeline {
+    fn consume(&self, batch: Batch) {
+        self.incoming_spans.fetch_add(u64::from(batch.receipt.spans()), Relaxed);
+        self.first.consume(batch);
+    }
+}
+
+impl Consume for Chain {
+    fn consume(&self, batch: Batch) {
+        let out = self.stages.iter().try_fold(batch, |batch, stage| stage.apply(batch));
+        if let Some(batch) = out {
+            self.end.consume(batch);
+        }
+    }
+}
+
+impl OwnedPipelines {
+    /// Builds every pipeline that does not end in the mesh. Needs a tokio runtime.
+    pub fn start(
+        settings: &Settings,
+        exporters: &BTreeMap<ComponentId, Arc<ExportQueue>>,
+        environment: Environment,
+    ) -> Result<OwnedPipelines, BuildError> {
+        let mut owned = OwnedPipelines {
+            settings: settings.clone(),
+            exporters: exporters.clone(),
+            environment,
+            built: BTreeMap::new(),
+        };
+        for (id, pipeline) in &settings.pipelines {
+            if !ends_in_mesh(settings, pipeline) {
+                let built = owned.build(id, pipeline, None)?;
+                owned.built.insert(id.clone(), built);
+            }
+        }
+        Ok(owned)
+    }
+
+    /// What the mesh feeds with the spans that this node owns; `None` if no pipeline begins in the mesh.
+    pub fn owned(&self) -> Option<Arc<dyn Consume>> {
+        let (mesh, _) = self.settings.mesh.as_ref()?;
+        feed(&self.settings, &self.built, mesh)
+    }
+
+    /// Builds the pipelines that end in the mesh.
+    pub fn join(mut self, mesh: Option<Arc<dyn Consume>>) -> Result<Pipelines, BuildError> {
+        let settings = self.settings.clone();
+        for (id, pipeline) in &settings.pipelines {
+            if ends_in_mesh(&settings, pipeline) {
+                let built = self.build(id, pipeline, mesh.as_ref())?;
+                self.built.insert(id.clone(), built);
+            }
+        }
+        Ok(Pipelines { settings, built: self.built })
+    }
+
+    fn build(
+        &self,
+        id: &ComponentId,
+        pipeline: &PipelineSettings,
+        mesh: Option<&Arc<dyn Consume>>,
+    ) -> Result<Built, BuildError> {
+        let mut end: Arc<dyn Consume> = Arc::new(self.outputs(id, pipeline, mesh)?);
+        let (mut limiters, mut dedups, mut batchers) = (Vec::new(), Vec::new(), Vec::new());
+        // From the end to the beginning: a stage that waits is started with what follows it.
+        let mut stages = Vec::new();
+        for name in pipeline.processors.iter().rev() {
+            let missing = || BuildError::Processor { pipeline: id.clone(), id: name.clone() };
+            match self.settings.processors.get(name).ok_or_else(missing)? {
+                ProcessorSettings::MemoryLimiter(settings) => {
+                    let limiter = Arc::new(MemoryLimiter::new(settings.clone()));
+                    limiters.push(limiter.clone());
+                    stages.push(Stage::MemoryLimiter(limiter));
+                }
+                ProcessorSettings::Resource(settings) => {
+                    stages.push(Stage::Resource(ResourceEdits::compile(settings)));
+                }
+                ProcessorSettings::SpanDedup(settings) => {
+                    // Of its own for each pipeline: of two that a receiver feeds, the second would else see duplicates.
+                    let dedup = Arc::new(Dedup::new(settings, self.environment.seed));
+                    dedups.push((name.clone(), dedup.clone()));
+                    stages.push(Stage::SpanDedup(SpanDedup { dedup, clock: self.environment.clock }));
+                }
+                ProcessorSettings::Batch(settings) => {
+                    let next = Arc::new(Chain { stages: in_order(&mut stages), end });
+                    let batcher = Batcher::start(settings.clone(), self.environment.clock, next);
+                    batchers.push(batcher.clone());
+                    end = batcher;
+                }
+            }
+        }
+        batchers.reverse();
+        let first = Chain { stages: in_order(&mut stages), end };
+        let head = Arc::new(Pipeline { incoming_spans: AtomicU64::new(0), first });
+        Ok(Built { head, limiters, dedups, batchers })
+    }
+
+    fn outputs(
+        &self,
+        id: &ComponentId,
+        pipeline: &PipelineSettings,
+        mesh: Option<&Arc<dyn Consume>>,
+    ) -> Result<Outputs, BuildError> {
+        let mut outputs = Outputs::default();
+        for name in &pipeline.exporters {
+            if is_mesh(&self.settings, name) {
+                if pipeline.receivers.contains(name) {
+                    return Err(BuildError::MeshLoop { pipeline: id.clone() });
+                }
+                let mesh = mesh.ok_or_else(|| BuildError::NoMesh { pipeline: id.clone() })?;
+                outputs.others.push(mesh.clone());
+            } else {
+                let missing = || BuildError::Exporter { pipeline: id.clone(), id: name.clone() };
+                outputs.queues.push(self.exporters.get(name).ok_or_else(missing)?.clone());
+            }
+        }
+        Ok(outputs)
+    }
+}
+
+fn in_order(reversed: &mut Vec<Stage>) -> Vec<Stage> {
+    let mut stages = std::mem::take(reversed);
+    stages.reverse();
+    stages
+}
+
+fn is_mesh(settings: &Settings, id: &ComponentId) -> bool {
+    settings.mesh.as_ref().is_some_and(|(mesh, _)| mesh == id)
+}
+
+fn ends_in_mesh(settings: &Settings, pipeline: &PipelineSettings) -> bool {
+    pipeline.exporters.iter().any(|id| is_mesh(settings, id))
+}
+
+/// All pipelines that `receiver` feeds, as one.
+fn feed(settings: &Settings, built: &BTreeMap<ComponentId, Built>, receiver: &str) -> Option<Arc<dyn Consume>> {
+    let fed = settings.pipelines.iter().filter(|(_, pipeline)| pipeline.receivers.iter().any(|id| id == receiver));
+    let places = fed.filter_map(|(id, _)| built.get(id)).map(|built| built.head.clone() as Arc<dyn Consume>);
+    FanOut::over(places.collect())
+}
+
+impl Pipelines {
+    /// What the receiver of this id feeds; `None` if no pipeline names it.
+    pub fn feed(&self, receiver: &str) -> Option<Arc<dyn Consume>> {
+        feed(&self.settings, &self.built, receiver)
+    }
+
+    /// The dedup stages, as (pipeline, processor, machine).
+    pub fn dedups(&self) -> impl Iterator<Item = (&ComponentId, &ComponentId, &Arc<Dedup>)> {
+        self.built.iter().flat_map(|(id, built)| built.dedups.iter().map(move |(name, dedup)| (id, name, dedup)))
+    }
+
+    pub fn status(&self) -> Vec<PipelineStatus> {
+        self.built.iter().map(|(id, built)| built.status(id)).collect()
+    }
+
+    /// Sends on what waits in `batch` stages, and lets everything later pass without waiting. Exporters are drained
+    /// after this.
+    pub fn stop(&self) {
+        self.built.values().flat_map(|built| &built.batchers).for_each(|batcher| batcher.stop());
+    }
+}
+
+impl Built {
+    fn status(&self, id: &ComponentId) -> PipelineStatus {
+        PipelineStatus {
+            id: id.clone(),
+            incoming_spans: self.head.incoming_spans.load(Relaxed),
+            memory_limited_spans: self.limiters.iter().map(|limiter| limiter.refused_spans()).sum(),
+            batching_spans: self.batchers.iter().map(|batcher| batcher.waiting_spans() as u64).sum(),
+            sent_batches: self.batchers.iter().map(|batcher| batcher.sent_batches()).sum(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
