@@ -167,7 +167,8 @@ fn configured(headers: &[(String, Secret)]) -> Result<HeaderMap, StartError> {
     for (name, value) in headers {
         let refuse = |reason| StartError::Header { name: name.clone(), reason };
         let key = HeaderName::try_from(name.as_str()).map_err(|_| refuse("not a header name"))?;
-        let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| refuse("its value has control characters"))?;
+        let mut value =
+            HeaderValue::from_str(value.reveal()).map_err(|_| refuse("its value has control characters"))?;
         value.set_sensitive(true);
         all.append(key, value);
     }
@@ -183,4 +184,3 @@ pub(super) fn parse_url(text: &str) -> Result<Uri, StartError> {
         _ => Err(refuse("it needs http:// or https:// and a host".to_owned())),
     }
 }
-

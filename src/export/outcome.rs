@@ -41,9 +41,7 @@ pub(super) fn of_failure(failure: &Failure) -> Outcome {
     let message = brief(&failure.to_string());
     match failure {
         Failure::Connect(_) => Outcome::Retry { at_least: None, unanswered: false, message },
-        Failure::Disconnected(_) | Failure::TimedOut(_) => {
-            Outcome::Retry { at_least: None, unanswered: true, message }
-        }
+        Failure::Disconnected(_) | Failure::TimedOut(_) => Outcome::Retry { at_least: None, unanswered: true, message },
         // Asking again would bring the same answer again (CVE-2026-39882 and its kin).
         Failure::AnswerTooLarge => Outcome::Permanent { message },
     }
@@ -52,10 +50,9 @@ pub(super) fn of_failure(failure: &Failure) -> Outcome {
 /// An answer that says the spans were taken.
 fn taken(partial: Option<PartialSuccess>) -> Outcome {
     match partial {
-        Some(partial) if partial.rejected_spans > 0 => Outcome::Partial {
-            rejected: partial.rejected_spans.unsigned_abs(),
-            message: brief(&partial.error_message),
-        },
+        Some(partial) if partial.rejected_spans > 0 => {
+            Outcome::Partial { rejected: partial.rejected_spans.unsigned_abs(), message: brief(&partial.error_message) }
+        }
         Some(warning) => {
             tracing::debug!(warning = %brief(&warning.error_message), "a backend took the spans with a warning");
             Outcome::Delivered
