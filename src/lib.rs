@@ -23,4 +23,6 @@ pub mod link;
 #[cfg(feature = "node")]
 pub mod pipeline;
 #[cfg(feature = "node")]
+pub mod receive;
+#[cfg(feature = "node")]
 pub mod runtime;
