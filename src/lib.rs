@@ -26,3 +26,5 @@ pub mod pipeline;
 pub mod receive;
 #[cfg(feature = "node")]
 pub mod runtime;
+#[cfg(feature = "node")]
+pub mod telemetry;

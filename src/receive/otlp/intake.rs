@@ -63,7 +63,7 @@ impl Intake {
     ) -> Result<Option<PartialSuccess>, No> {
         let (bytes, held, warning) = match encoding {
             Encoding::Protobuf => (bytes, held, None),
-            Encoding::Json => self.from_json(bytes, held).await?,
+            Encoding::Json => self.reencode(bytes, held).await?,
         };
         let Walked { spans, rejected } =
             wire::walk(bytes, &self.limits).map_err(|e| No::Malformed(format!("not a request of traces: {e}")))?;
@@ -96,7 +96,7 @@ impl Intake {
         }
     }
 
-    async fn from_json(&self, bytes: Bytes, mut held: Held) -> Result<(Bytes, Held, Option<&'static str>), No> {
+    async fn reencode(&self, bytes: Bytes, mut held: Held) -> Result<(Bytes, Held, Option<&'static str>), No> {
         let decoded = if bytes.len() > LARGE_JSON {
             let limits = self.limits.clone();
             match tokio::task::spawn_blocking(move || json::decode(&bytes, &limits)).await {
