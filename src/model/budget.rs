@@ -50,8 +50,16 @@ impl Held {
 
     /// Counts `bytes` from now on in place of what was counted before.
     pub fn resize(&mut self, bytes: usize) {
-        let fresh = self.budget.hold(bytes);
-        *self = fresh;
+        let (before, bytes) = (self.bytes, bytes as u64);
+        self.bytes = bytes;
+        let counts = &self.budget.0;
+        if bytes < before {
+            counts.bytes.fetch_sub(before - bytes, Relaxed);
+        } else {
+            let grown = bytes - before;
+            let now = counts.bytes.fetch_add(grown, Relaxed) + grown;
+            counts.peak_bytes.fetch_max(now, Relaxed);
+        }
     }
 
     /// The budget this is a share of, to hold more of it.
@@ -76,6 +84,7 @@ mod tests {
         let mut first = budget.hold(100);
         let second = budget.hold(50);
         drop(second);
+        first.resize(120);
         first.resize(30);
         assert_eq!(budget.bytes(), 30);
         drop(first);
