@@ -135,3 +135,6 @@ async fn answer(door: Arc<Door>, request: Request<Incoming>) -> Response<Reply> 
         http::answer(&door, request).await
     }
 }
+
+#[cfg(test)]
+mod tests;
