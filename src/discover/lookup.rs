@@ -90,7 +90,14 @@ pub(super) async fn look(seed: &Seed, dns_server: Option<SocketAddr>, patience: 
 
 fn resolver(dns_server: Option<SocketAddr>, patience: Patience) -> Result<TokioResolver, NetError> {
     let mut builder = match dns_server {
-        None => Resolver::builder_tokio()?,
+        // Without a usable resolv.conf there is still the hosts file, and `localhost`.
+        None => Resolver::builder_tokio().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the system's resolver configuration cannot be used");
+            Resolver::builder_with_config(
+                ResolverConfig::from_parts(None, Vec::new(), Vec::new()),
+                TokioRuntimeProvider::default(),
+            )
+        }),
         Some(server) => {
             let mut name_server = NameServerConfig::udp_and_tcp(server.ip());
             for connection in &mut name_server.connections {
@@ -102,8 +109,9 @@ fn resolver(dns_server: Option<SocketAddr>, patience: Patience) -> Result<TokioR
     };
     let options = builder.options_mut();
     options.cache_size = 0;
-    options.timeout = patience.question;
-    options.attempts = 2;
+    // At most: `options timeout attempts` of resolv.conf may ask for less.
+    options.timeout = options.timeout.min(patience.question);
+    options.attempts = options.attempts.clamp(1, 2);
     builder.build()
 }
 
