@@ -35,7 +35,8 @@ exporters: {otlp_http: {traces_endpoint: \"${env:SPANMESH_EXPORT}\"}}
 service: {pipelines: {traces/owned: {exporters: [otlp_http]}}}
 ";
 /// Where the machine's memory is not known, a percentage of it means nothing.
-const FIXED_MEMORY: &str = "processors: {memory_limiter: {limit_percentage: , spike_limit_percentage: , limit_mib: 1024}}\n";
+const FIXED_MEMORY: &str =
+    "processors: {memory_limiter: {limit_percentage: , spike_limit_percentage: , limit_mib: 1024}}\n";
 
 /// Variables that adjust the built-in configuration. Each has a flag of the same name.
 pub const VARIABLES: [&str; 11] = [

@@ -4,7 +4,7 @@
 use super::tree::{Node, Value};
 
 /// Lays `later` over `base`. Every value keeps the position of the file that it came from.
-pub fn merge(base: &mut Node, later: Node) {
+pub(super) fn merge(base: &mut Node, later: Node) {
     match (&mut base.value, later) {
         (Value::Map(entries), Node { value: Value::Map(new), .. }) => {
             for entry in new {

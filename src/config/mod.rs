@@ -29,10 +29,10 @@ mod tests;
 use std::sync::Arc;
 
 pub use check::{FileUse, HostFacts};
+use problem::Sources;
 pub use problem::{Problem, Problems, Severity, Source};
 pub use render::Expanded;
 pub use settings::Settings;
-use problem::Sources;
 
 /// Largest source of configuration, in bytes. Readers of files stop there.
 pub const MAX_SOURCE_BYTES: usize = yaml::MAX_BYTES;
@@ -55,11 +55,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// With every problem found, warnings included.
-pub fn load(
-    sources: &[Source],
-    env: &dyn Fn(&str) -> Option<String>,
-    host: &HostFacts,
-) -> Result<Loaded, Problems> {
+pub fn load(sources: &[Source], env: &dyn Fn(&str) -> Option<String>, host: &HostFacts) -> Result<Loaded, Problems> {
     let (mut problems, mut secrets, mut root) = (Vec::new(), Vec::new(), None);
     let mut readable = sources.len() <= MAX_SOURCES && !sources.is_empty();
     if !readable {

@@ -2,7 +2,7 @@
 
 /// The type of a plain scalar's text.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Typed {
+pub(super) enum Typed {
     Null,
     Bool(bool),
     Int(i64),
@@ -10,7 +10,7 @@ pub enum Typed {
     Text,
 }
 
-pub fn typed(text: &str) -> Typed {
+pub(super) fn typed(text: &str) -> Typed {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Typed::Null,
         "true" | "True" | "TRUE" => Typed::Bool(true),

@@ -85,7 +85,11 @@ pub const NOT_YET: &[(Kind, &str, &str)] = &[
     (Kind::Processor, "filter", "use a Collector in front of this node"),
     (Kind::Processor, "span", "use a Collector in front of this node"),
     (Kind::Processor, "redaction", "use a Collector in front of this node"),
-    (Kind::Processor, "resourcedetection", "use `resource` with values from the environment: `value: ${env:NODE_NAME}`"),
+    (
+        Kind::Processor,
+        "resourcedetection",
+        "use `resource` with values from the environment: `value: ${env:NODE_NAME}`",
+    ),
     (Kind::Processor, "k8sattributes", "use `resource` with values from the Downward API: `value: ${env:POD_NAME}`"),
     (Kind::Processor, "k8s_attributes", "use `resource` with values from the Downward API: `value: ${env:POD_NAME}`"),
     (Kind::Exporter, "loadbalancing", "use the `mesh` connector: it sends each trace to its owner"),

@@ -5,7 +5,7 @@
 //! into the file, a shown token costs a token.
 
 /// Everything under such a key is secret, at any depth.
-pub fn is_sensitive(key: &str) -> bool {
+pub(super) fn is_sensitive(key: &str) -> bool {
     const PARTS: [&str; 12] = [
         "headers",
         "password",
@@ -25,7 +25,7 @@ pub fn is_sensitive(key: &str) -> bool {
 }
 
 /// A URL with a user and password in it.
-pub fn has_credentials(text: &str) -> bool {
+pub(super) fn has_credentials(text: &str) -> bool {
     text.split_once("://").is_some_and(|(_, rest)| {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
         authority.contains('@')

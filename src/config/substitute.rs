@@ -17,7 +17,7 @@ use super::yaml;
 const MAX_SUBSTITUTED: usize = 4 << 20;
 
 /// Substitutes in every value of the tree, in place.
-pub fn substitute(root: &mut Node, env: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) {
+pub(super) fn substitute(root: &mut Node, env: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) {
     let mut work = Work { env, problems, left: MAX_SUBSTITUTED };
     work.node(root, "");
 }
@@ -149,7 +149,10 @@ fn variable(inner: &str) -> Result<Piece<'_>, Complaint> {
         Some(("env", name)) => name,
         Some((provider @ ("file" | "yaml" | "http" | "https"), _)) => {
             let text = format!("`${{{provider}:…}}` is not supported yet");
-            return Err(Complaint { text, help: Some("use an environment variable, or a further --config".to_owned()) });
+            return Err(Complaint {
+                text,
+                help: Some("use an environment variable, or a further --config".to_owned()),
+            });
         }
         Some((provider, _)) => {
             return Err(complaint(format!("`{}` is no provider of values: use `env`", provider.escape_debug())));

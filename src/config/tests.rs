@@ -276,7 +276,7 @@ fn a_key_given_twice_is_reported_at_its_second_place_with_the_first() {
 
 #[test]
 fn tags_beyond_the_core_schema_are_refused() {
-    assert!(said("a: !custom 1\n").join("\n").contains("1:12 the tag `!custom` is not supported"));
+    assert!(said("a: !custom 1\n").join("\n").contains("the tag `!custom` is not supported"));
     assert!(said("a: !!binary aGk=\n").join("\n").contains("2002:binary` is not supported"));
     let text = format!("{MESH}  telemetry: {{logs: {{level: !!str info}}}}\n");
     assert!(said(&text).is_empty(), "{:?}", said(&text));
@@ -306,11 +306,14 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_http/a, otlp_
     let (shown, json) = (problems.to_string(), problems.to_json().to_string());
     assert!(problems.count(Severity::Error) >= 6, "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert!(!json.contains("hunter2") && !format!("{:?}", load_text(text).map(|l| l.settings).ok()).contains("hunter2"));
+    assert!(
+        !json.contains("hunter2") && !format!("{:?}", load_text(text).map(|l| l.settings).ok()).contains("hunter2")
+    );
     assert!(shown.contains("[redacted]"));
 
     // A file that is no YAML: its secrets are not known, so no values are shown.
-    for broken in ["headers:\n  x-key: \"hunter2\n", "headers: {x-key: hunter2\nb: c\n", "a: b: hunter2\n", "- hunter2\nx: y\n"]
+    for broken in
+        ["headers:\n  x-key: \"hunter2\n", "headers: {x-key: hunter2\nb: c\n", "a: b: hunter2\n", "- hunter2\nx: y\n"]
     {
         let shown = load_text(broken).unwrap_err().to_string();
         assert!(!shown.contains("hunter2"), "{shown}");
@@ -344,7 +347,9 @@ service:
     assert!(shown.contains("${PORT}") && !shown.contains("hunter2"), "{shown}");
     let loaded = load(&sources(&[&text("127.0.0.1:0")]), &env, &host()).unwrap();
     assert_eq!(loaded.settings.mesh.as_ref().unwrap().1.cluster.as_str(), "007");
-    let Some(ProcessorSettings::MemoryLimiter(limits)) = loaded.settings.processors.get("memory_limiter") else { panic!() };
+    let Some(ProcessorSettings::MemoryLimiter(limits)) = loaded.settings.processors.get("memory_limiter") else {
+        panic!()
+    };
     assert_eq!(limits.limit_bytes, 128 << 20);
     assert!(!loaded.expanded.to_yaml(true).contains("hunter2"));
     assert!(!format!("{:?}", loaded.settings).contains("hunter2"));
@@ -446,7 +451,8 @@ fn wiring_that_splits_traces_or_loses_spans_is_refused() {
 #[test]
 fn a_spoke_that_owns_nothing_needs_no_owned_pipeline_and_a_hub_no_local_one() {
     let tls = "connectors: {mesh: {weight: 0, seeds: ['hub:4319'], tls: {ca_file: a, cert_file: b, key_file: c}}}";
-    let mut text = MESH.replace("    traces/owned: {receivers: [mesh], processors: [span_dedup], exporters: [debug]}\n", "");
+    let mut text =
+        MESH.replace("    traces/owned: {receivers: [mesh], processors: [span_dedup], exporters: [debug]}\n", "");
     let spoke = load(&sources(&[&text, tls]), &no_env, &host());
     assert!(spoke.is_ok(), "{}", spoke.unwrap_err());
     text = MESH.replace("    traces/local: {receivers: [otlp], exporters: [mesh]}\n", "");
@@ -526,7 +532,9 @@ fn no_text_makes_the_loader_panic_or_run_for_long() {
     for end in (0..text.len()).filter(|n| text.is_char_boundary(*n)) {
         let _ = load_text(&text[..end]).map_err(|p| p.to_string().len());
     }
-    for (index, byte) in (0..text.len()).step_by(3).zip([b'{', b'[', b'&', b'*', b'"', b':', b'-', b'$', b'!', b'\t'].iter().cycle()) {
+    for (index, byte) in
+        (0..text.len()).step_by(3).zip([b'{', b'[', b'&', b'*', b'"', b':', b'-', b'$', b'!', b'\t'].iter().cycle())
+    {
         let mut bytes = text.as_bytes().to_vec();
         bytes[index] = *byte;
         let _ = load_text(&String::from_utf8_lossy(&bytes)).map_err(|p| p.to_string().len());

@@ -23,7 +23,7 @@ pub struct Place {
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(super) struct Node {
     pub at: Place,
     pub value: Value,
     /// Never shown: not in problems, not in `print-config`.
@@ -31,7 +31,7 @@ pub struct Node {
 }
 
 #[derive(Clone, Debug)]
-pub enum Value {
+pub(super) enum Value {
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -41,14 +41,14 @@ pub enum Value {
 
 /// One `key: value` of a map. Keys of a map are unique.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     pub key: String,
     pub key_at: Place,
     pub node: Node,
 }
 
 #[derive(Clone, Debug)]
-pub struct Scalar {
+pub(super) struct Scalar {
     pub text: String,
     /// In quotes, a block scalar or tagged `!!str`: a string whatever it looks like.
     pub quoted: bool,
@@ -57,18 +57,18 @@ pub struct Scalar {
 }
 
 impl Scalar {
-    pub fn plain(text: &str) -> Scalar {
+    pub(super) fn plain(text: &str) -> Scalar {
         Scalar { text: text.to_owned(), quoted: false, written: None }
     }
 
-    pub fn typed(&self) -> Typed {
+    pub(super) fn typed(&self) -> Typed {
         if self.quoted { Typed::Text } else { scalar::typed(&self.text) }
     }
 }
 
 impl Node {
     /// `key:` with nothing behind it, `~`, `null`, or an environment variable that is empty.
-    pub fn is_null(&self) -> bool {
+    pub(super) fn is_null(&self) -> bool {
         match &self.value {
             Value::Scalar(Scalar { quoted: false, written: Some(_), text }) => text.is_empty(),
             Value::Scalar(scalar) => scalar.typed() == Typed::Null,
@@ -76,18 +76,18 @@ impl Node {
         }
     }
 
-    pub fn entries(&self) -> Option<&[Entry]> {
+    pub(super) fn entries(&self) -> Option<&[Entry]> {
         match &self.value {
             Value::Map(entries) => Some(entries),
             _ => None,
         }
     }
 
-    pub fn get(&self, key: &str) -> Option<&Node> {
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
         self.entries()?.iter().find(|e| e.key == key).map(|e| &e.node)
     }
 
-    pub fn scalar(&self) -> Option<&Scalar> {
+    pub(super) fn scalar(&self) -> Option<&Scalar> {
         match &self.value {
             Value::Scalar(scalar) => Some(scalar),
             _ => None,
@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// What a message may say about the value: never a secret, never what the environment held.
-    pub fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         const LONGEST: usize = 80;
         match &self.value {
             _ if self.secret => "[redacted]".to_owned(),
@@ -112,7 +112,7 @@ impl Node {
     }
 
     /// The tree under this node, itself included.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         1 + match &self.value {
             Value::List(items) => items.iter().map(Node::count).sum(),
             Value::Map(entries) => entries.iter().map(|e| e.node.count()).sum(),
@@ -121,7 +121,7 @@ impl Node {
     }
 
     /// Levels of the tree under this node; a scalar has 1.
-    pub fn height(&self) -> usize {
+    pub(super) fn height(&self) -> usize {
         1 + match &self.value {
             Value::List(items) => items.iter().map(Node::height).max().unwrap_or(0),
             Value::Map(entries) => entries.iter().map(|e| e.node.height()).max().unwrap_or(0),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads a duration: numbers with units, one after the other, `0` without one. Longest: about 100 years.
-pub fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -41,9 +41,10 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Writes a duration as [`duration`] reads it.
-pub fn show_duration(duration: Duration) -> String {
+pub(super) fn show_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
-    let units = [(3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+    let units =
+        [(3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
     match units.iter().find(|(unit, _)| nanos != 0 && nanos % unit == 0) {
         Some((unit, name)) => format!("{}{name}", nanos / unit),
         None if nanos == 0 => "0s".to_owned(),
@@ -52,7 +53,7 @@ pub fn show_duration(duration: Duration) -> String {
 }
 
 /// Reads a size in bytes: a whole number, with a unit or plain.
-pub fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim_start() {
@@ -71,7 +72,7 @@ pub fn size(text: &str) -> Option<u64> {
 }
 
 /// Writes a size as [`size`] reads it.
-pub fn show_size(bytes: u64) -> String {
+pub(super) fn show_size(bytes: u64) -> String {
     let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.iter().find(|(unit, _)| bytes != 0 && bytes % unit == 0) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
@@ -90,14 +91,18 @@ mod tests {
         {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["", "5", "s", "5 s", "-5s", "1d", "5s3", "1..5s", ".s", "99999999999999999999999h", "9999999h", "5S"] {
+        for bad in
+            ["", "5", "s", "5 s", "-5s", "1d", "5s3", "1..5s", ".s", "99999999999999999999999h", "9999999h", "5S"]
+        {
             assert_eq!(duration(bad), None, "{bad:?}");
         }
     }
 
     #[test]
     fn sizes_are_whole_numbers_with_units() {
-        for (text, bytes) in [("64MiB", 64 << 20), ("10GiB", 10 << 30), ("1024", 1024), ("5 MB", 5_000_000), ("1Gi", 1 << 30)] {
+        for (text, bytes) in
+            [("64MiB", 64 << 20), ("10GiB", 10 << 30), ("1024", 1024), ("5 MB", 5_000_000), ("1Gi", 1 << 30)]
+        {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
         for bad in ["", "MiB", "1.5GiB", "-1", "5mib", "99999999999999999999", "99999999TiB"] {

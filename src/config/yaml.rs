@@ -15,16 +15,16 @@ use super::secrets;
 use super::tree::{Entry, Node, Place, Scalar, Value};
 
 /// Largest source. A configuration of a thousand components is far below.
-pub const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_BYTES: usize = 1 << 20;
 /// Most nodes, copies made by aliases included.
-pub const MAX_NODES: usize = 20_000;
+pub(super) const MAX_NODES: usize = 20_000;
 /// Most bytes of scalars, copies included.
-pub const MAX_TEXT: usize = 4 << 20;
+pub(super) const MAX_TEXT: usize = 4 << 20;
 /// Deepest nesting.
-pub const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// What one source holds.
-pub struct Parsed {
+pub(super) struct Parsed {
     /// `None` if the text is no YAML, or too much of it.
     pub root: Option<Node>,
     pub problems: Vec<Problem>,
@@ -32,7 +32,7 @@ pub struct Parsed {
 }
 
 /// Reads one source. Duplicate keys are reported and the first one kept, so that checks can go on.
-pub fn parse(source: u16, text: &str) -> Parsed {
+pub(super) fn parse(source: u16, text: &str) -> Parsed {
     let mut builder = Builder { source, ..Builder::default() };
     if text.len() > MAX_BYTES {
         let start = Place { source, line: 1, column: 1, end_line: 1, end_column: 2 };
@@ -127,14 +127,7 @@ impl Builder {
         }
     }
 
-    fn scalar(
-        &mut self,
-        text: &str,
-        style: ScalarStyle,
-        anchor: usize,
-        tag: Option<&Tag>,
-        mut at: Place,
-    ) -> Fatal {
+    fn scalar(&mut self, text: &str, style: ScalarStyle, anchor: usize, tag: Option<&Tag>, mut at: Place) -> Fatal {
         self.spend(at, 1, text.len())?;
         let quoted = style != ScalarStyle::Plain || tag.is_some_and(|t| t.is_yaml_core_schema() && t.suffix == "str");
         self.check_tag(tag, at, &["str", "int", "float", "bool", "null"]);
@@ -270,8 +263,7 @@ impl Builder {
     /// Whether the value to come is a secret.
     fn secret(&self) -> bool {
         self.frames.last().is_some_and(|frame| {
-            frame.secret
-                || matches!(&frame.kind, Kind::Map { key: Some((key, _)), .. } if secrets::is_sensitive(key))
+            frame.secret || matches!(&frame.kind, Kind::Map { key: Some((key, _)), .. } if secrets::is_sensitive(key))
         })
     }
 

@@ -74,7 +74,7 @@ pub(super) fn seed(text: &str) -> Result<Seed, Option<&'static str>> {
 
 impl Fields<'_> {
     /// An address to listen at.
-    pub fn endpoint(&self, check: &mut Check<'_>, key: &'static str, default: &str) -> SocketAddr {
+    pub(super) fn endpoint(&self, check: &mut Check<'_>, key: &'static str, default: &str) -> SocketAddr {
         let fallback = listen(default).unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
         self.read(check, key, (fallback, default.to_owned()), LISTEN_FORM, listen)
     }
@@ -101,10 +101,14 @@ mod tests {
 
     #[test]
     fn seeds_are_read_in_every_form() {
-        for text in ["dns+mesh.test:4319", "dnssrv+_mesh._udp.mesh.test", "10.0.0.1:4319", "[::1]:4319", "dns+a_b.svc:1"] {
+        for text in
+            ["dns+mesh.test:4319", "dnssrv+_mesh._udp.mesh.test", "10.0.0.1:4319", "[::1]:4319", "dns+a_b.svc:1"]
+        {
             assert_eq!(seed(text).unwrap().to_string(), text);
         }
-        for bad in ["", "mesh.test", "dns+mesh.test", "dns+:1", "a b:1", "a:0", "a:65536", "dnssrv+x", "1.2.3:4", "-a:1"] {
+        for bad in
+            ["", "mesh.test", "dns+mesh.test", "dns+:1", "a b:1", "a:0", "a:65536", "dnssrv+x", "1.2.3:4", "-a:1"]
+        {
             assert_eq!(seed(bad), Err(None), "{bad:?}");
         }
         assert!(seed("dnssrvnoa+_a._udp.x").unwrap_err().is_some());

@@ -32,12 +32,12 @@ pub(super) struct Defined {
 }
 
 impl Components {
-    pub fn find(&self, kind: Kind, id: &str) -> Option<&Defined> {
+    pub(super) fn find(&self, kind: Kind, id: &str) -> Option<&Defined> {
         self.defined.iter().find(|d| d.kind == kind && d.id == id)
     }
 
     /// The present type name of a component of this build.
-    pub fn type_of(kind: Kind, id: &str) -> Option<&'static str> {
+    pub(super) fn type_of(kind: Kind, id: &str) -> Option<&'static str> {
         schema::component(kind, type_name(id)).map(|c| c.name)
     }
 }

@@ -116,7 +116,11 @@ fn http(check: &mut Check<'_>, node: &Node, at: Place, path: Vec<String>) -> Opt
     let full = url(check, &fields, "traces_endpoint");
     let given = |key| fields.get(key).is_some();
     if !given("endpoint") && !given("traces_endpoint") {
-        fields.missing(check, "endpoint", "the backend, like `endpoint: https://otlp.example.com` (/v1/traces is added)");
+        fields.missing(
+            check,
+            "endpoint",
+            "the backend, like `endpoint: https://otlp.example.com` (/v1/traces is added)",
+        );
     }
     let url = full.or_else(|| base.map(|base| format!("{}/v1/traces", base.trim_end_matches('/'))))?;
     let Common { compression, timeout, retry } = common;
@@ -188,7 +192,12 @@ fn retry(check: &mut Check<'_>, parent: &Fields<'_>) -> RetrySettings {
         randomization_factor: fields.number(check, "randomization_factor", 0.5, (0.0, 1.0)),
         multiplier: fields.number(check, "multiplier", 1.5, (1.0, 100.0)),
         max_interval: fields.duration(check, "max_interval", seconds(30), short),
-        max_elapsed_time: fields.duration(check, "max_elapsed_time", seconds(300), (Duration::ZERO, seconds(30 * 86_400))),
+        max_elapsed_time: fields.duration(
+            check,
+            "max_elapsed_time",
+            seconds(300),
+            (Duration::ZERO, seconds(30 * 86_400)),
+        ),
     };
     let longest = settings.initial_interval.max(settings.max_interval);
     if settings.enabled && !settings.max_elapsed_time.is_zero() && settings.max_elapsed_time < longest {

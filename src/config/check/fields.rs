@@ -45,7 +45,13 @@ pub(super) struct Choice<T: 'static> {
 
 impl<'t> Fields<'t> {
     /// Opens a map and reports the keys that it cannot have. Nothing (`key:`) is an empty map.
-    pub fn open(check: &mut Check<'_>, node: &'t Node, at: Place, path: Vec<String>, scope: &'static Scope) -> Self {
+    pub(super) fn open(
+        check: &mut Check<'_>,
+        node: &'t Node,
+        at: Place,
+        path: Vec<String>,
+        scope: &'static Scope,
+    ) -> Self {
         let unresolved = matches!(node.value, Value::Unresolved);
         let mut fields = Fields { path, at, scope, entries: &[], unresolved };
         match &node.value {
@@ -65,7 +71,7 @@ impl<'t> Fields<'t> {
     }
 
     /// The map under `key`, whether it is there or not.
-    pub fn map(&self, check: &mut Check<'_>, key: &'static str, scope: &'static Scope) -> Fields<'t> {
+    pub(super) fn map(&self, check: &mut Check<'_>, key: &'static str, scope: &'static Scope) -> Fields<'t> {
         let path = self.path_of(key);
         match self.entry(key) {
             Some(entry) => Fields::open(check, &entry.node, entry.key_at, path, scope),
@@ -73,27 +79,27 @@ impl<'t> Fields<'t> {
         }
     }
 
-    pub fn path_of(&self, key: &str) -> Vec<String> {
+    pub(super) fn path_of(&self, key: &str) -> Vec<String> {
         self.path.iter().cloned().chain([key.to_owned()]).collect()
     }
 
     /// The key as written, with or without a value.
-    pub fn entry(&self, key: &'static str) -> Option<&'t Entry> {
+    pub(super) fn entry(&self, key: &'static str) -> Option<&'t Entry> {
         debug_assert!(self.scope.keys.contains(&key), "{key} is missing in the schema of {}", self.scope.path);
         self.entries.iter().find(|e| e.key == key)
     }
 
     /// The value, if one was given.
-    pub fn get(&self, key: &'static str) -> Option<&'t Node> {
+    pub(super) fn get(&self, key: &'static str) -> Option<&'t Node> {
         self.entry(key).map(|e| &e.node).filter(|n| !n.is_null())
     }
 
     /// Where to point at for `key`: its value, or the map that lacks it.
-    pub fn place(&self, key: &'static str) -> Place {
+    pub(super) fn place(&self, key: &'static str) -> Place {
         self.get(key).map_or(self.at, |n| n.at)
     }
 
-    pub fn wrong(&self, check: &mut Check<'_>, key: &'static str, message: impl Into<String>, allowed: &str) {
+    pub(super) fn wrong(&self, check: &mut Check<'_>, key: &'static str, message: impl Into<String>, allowed: &str) {
         let mut problem = Problem::error(self.place(key), &join(&self.path_of(key)), message);
         if let Some(node) = self.get(key) {
             problem = problem.value(node.shown());
@@ -102,7 +108,7 @@ impl<'t> Fields<'t> {
     }
 
     /// Reports that `key` must be given, unless what is here is not known.
-    pub fn missing(&self, check: &mut Check<'_>, key: &'static str, help: &str) {
+    pub(super) fn missing(&self, check: &mut Check<'_>, key: &'static str, help: &str) {
         let unresolved = matches!(self.entry(key).map(|e| &e.node.value), Some(Value::Unresolved));
         if !self.unresolved && !unresolved {
             let at = self.entry(key).map_or(self.at, |e| e.key_at);
@@ -110,12 +116,12 @@ impl<'t> Fields<'t> {
         }
     }
 
-    pub fn default(&self, check: &mut Check<'_>, key: &str, value: impl Into<String>) {
+    pub(super) fn default(&self, check: &mut Check<'_>, key: &str, value: impl Into<String>) {
         check.defaults.push((self.path_of(key), value.into()));
     }
 
     /// The text of a scalar. Numbers and booleans are taken as they are written.
-    pub fn text(&self, check: &mut Check<'_>, key: &'static str) -> Option<String> {
+    pub(super) fn text(&self, check: &mut Check<'_>, key: &'static str) -> Option<String> {
         let node = self.get(key)?;
         match &node.value {
             Value::Scalar(scalar) => Some(scalar.text.clone()),
@@ -127,14 +133,14 @@ impl<'t> Fields<'t> {
         }
     }
 
-    pub fn text_or(&self, check: &mut Check<'_>, key: &'static str, default: &str) -> String {
+    pub(super) fn text_or(&self, check: &mut Check<'_>, key: &'static str, default: &str) -> String {
         if self.get(key).is_none() {
             self.default(check, key, default);
         }
         self.text(check, key).unwrap_or_else(|| default.to_owned())
     }
 
-    pub fn path_buf(&self, check: &mut Check<'_>, key: &'static str) -> Option<PathBuf> {
+    pub(super) fn path_buf(&self, check: &mut Check<'_>, key: &'static str) -> Option<PathBuf> {
         let text = self.text(check, key)?;
         if text.is_empty() {
             return None;
@@ -143,12 +149,16 @@ impl<'t> Fields<'t> {
             self.wrong(check, key, "no path", "a path of a file");
             return None;
         }
-        check.files.push(super::FileUse { place: self.place(key), path: join(&self.path_of(key)), file: text.clone().into() });
+        check.files.push(super::FileUse {
+            place: self.place(key),
+            path: join(&self.path_of(key)),
+            file: text.clone().into(),
+        });
         Some(text.into())
     }
 
     /// A value that `read` makes of the text, within its range.
-    pub fn read<T>(
+    pub(super) fn read<T>(
         &self,
         check: &mut Check<'_>,
         key: &'static str,
@@ -167,7 +177,7 @@ impl<'t> Fields<'t> {
         })
     }
 
-    pub fn duration(
+    pub(super) fn duration(
         &self,
         check: &mut Check<'_>,
         key: &'static str,
@@ -181,7 +191,7 @@ impl<'t> Fields<'t> {
         })
     }
 
-    pub fn size(&self, check: &mut Check<'_>, key: &'static str, default: u64, range: (u64, u64)) -> u64 {
+    pub(super) fn size(&self, check: &mut Check<'_>, key: &'static str, default: u64, range: (u64, u64)) -> u64 {
         let (low, high) = (units::show_size(range.0), units::show_size(range.1));
         let allowed = format!("a size like 64MiB or a number of bytes, from {low} to {high}");
         self.read(check, key, (default, units::show_size(default)), &allowed, |text| {
@@ -190,14 +200,14 @@ impl<'t> Fields<'t> {
     }
 
     /// A whole number. In quotes it is a string, unless it came from the environment.
-    pub fn count(&self, check: &mut Check<'_>, key: &'static str, default: u64, range: (u64, u64)) -> u64 {
+    pub(super) fn count(&self, check: &mut Check<'_>, key: &'static str, default: u64, range: (u64, u64)) -> u64 {
         if self.get(key).is_none() {
             self.default(check, key, default.to_string());
         }
         self.count_given(check, key, range).unwrap_or(default)
     }
 
-    pub fn count_given(&self, check: &mut Check<'_>, key: &'static str, range: (u64, u64)) -> Option<u64> {
+    pub(super) fn count_given(&self, check: &mut Check<'_>, key: &'static str, range: (u64, u64)) -> Option<u64> {
         let number = self.typed(key)?;
         let count = match number {
             Some(Typed::Int(n)) => u64::try_from(n).ok().filter(|n| (range.0..=range.1).contains(n)),
@@ -210,7 +220,7 @@ impl<'t> Fields<'t> {
         count
     }
 
-    pub fn number(&self, check: &mut Check<'_>, key: &'static str, default: f64, range: (f64, f64)) -> f64 {
+    pub(super) fn number(&self, check: &mut Check<'_>, key: &'static str, default: f64, range: (f64, f64)) -> f64 {
         let Some(typed) = self.typed(key) else {
             if self.get(key).is_none() {
                 self.default(check, key, default.to_string());
@@ -229,7 +239,7 @@ impl<'t> Fields<'t> {
         })
     }
 
-    pub fn flag(&self, check: &mut Check<'_>, key: &'static str, default: bool) -> bool {
+    pub(super) fn flag(&self, check: &mut Check<'_>, key: &'static str, default: bool) -> bool {
         match self.typed(key) {
             Some(Some(Typed::Bool(flag))) => flag,
             Some(_) => {
@@ -245,7 +255,13 @@ impl<'t> Fields<'t> {
         }
     }
 
-    pub fn choice<T: Copy>(&self, check: &mut Check<'_>, key: &'static str, default: &str, choice: &Choice<T>) -> T {
+    pub(super) fn choice<T: Copy>(
+        &self,
+        check: &mut Check<'_>,
+        key: &'static str,
+        default: &str,
+        choice: &Choice<T>,
+    ) -> T {
         let names: Vec<&str> = choice.values.iter().map(|(name, _)| *name).filter(|n| !n.is_empty()).collect();
         let find = |text: &str| choice.values.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, v)| *v);
         let fallback = || find(default).unwrap_or(choice.values[0].1);
@@ -274,7 +290,7 @@ impl<'t> Fields<'t> {
     }
 
     /// The items of a list, with their paths. One scalar is a list of one, as the Collector has it.
-    pub fn list(&self, check: &mut Check<'_>, key: &'static str) -> Vec<(Vec<String>, &'t Node)> {
+    pub(super) fn list(&self, check: &mut Check<'_>, key: &'static str) -> Vec<(Vec<String>, &'t Node)> {
         let Some(node) = self.get(key) else { return Vec::new() };
         match &node.value {
             Value::List(items) => {

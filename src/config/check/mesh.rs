@@ -172,7 +172,12 @@ fn seeds(check: &mut Check<'_>, fields: &Fields<'_>) -> Vec<Seed> {
         }
     }
     if seeds.len() > MOST_SEEDS {
-        fields.wrong(check, "seeds", "too many seeds", &format!("at most {MOST_SEEDS}; members are learned from any one"));
+        fields.wrong(
+            check,
+            "seeds",
+            "too many seeds",
+            &format!("at most {MOST_SEEDS}; members are learned from any one"),
+        );
     }
     seeds
 }
@@ -198,7 +203,12 @@ fn security(check: &mut Check<'_>, parent: &Fields<'_>, seeds: &[Seed]) -> Optio
         for (key, _) in files.iter().filter(|(_, file)| file.is_none()) {
             fields.missing(check, key, "mutual TLS needs `ca_file`, `cert_file` and `key_file`");
         }
-        return Some(MeshSecurity::Mtls { ca_file: ca_file?, cert_file: cert_file?, key_file: key_file?, reload_interval });
+        return Some(MeshSecurity::Mtls {
+            ca_file: ca_file?,
+            cert_file: cert_file?,
+            key_file: key_file?,
+            reload_interval,
+        });
     }
     if !seeds.is_empty() {
         let problem = Problem::error(parent.place("seeds"), &join(&parent.path), "seeds without certificates");

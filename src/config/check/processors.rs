@@ -65,13 +65,17 @@ fn memory_limiter(check: &mut Check<'_>, node: &Node, at: Place, path: Vec<Strin
         }
         return None;
     };
-    let spike_key =
-        if fields.get("spike_limit_mib").is_some() { "spike_limit_mib" } else { "spike_limit_percentage" };
+    let spike_key = if fields.get("spike_limit_mib").is_some() { "spike_limit_mib" } else { "spike_limit_percentage" };
     let spike = mebibytes(check, &fields, "spike_limit_mib")
         .or_else(|| percentage(check, &fields, "spike_limit_percentage"))
         .unwrap_or(limit / 5);
     if spike >= limit {
-        fields.wrong(check, spike_key, "the spike limit must be smaller than the limit", &format!("below {limit} bytes"));
+        fields.wrong(
+            check,
+            spike_key,
+            "the spike limit must be smaller than the limit",
+            &format!("below {limit} bytes"),
+        );
     }
     Some(MemoryLimiterSettings { limit_bytes: limit, soft_limit_bytes: limit.saturating_sub(spike) })
 }

@@ -42,8 +42,7 @@ pub(super) fn read(check: &mut Check<'_>, node: &Node, at: Place, path: Vec<Stri
     if items.len() > MOST_ACTIONS {
         fields.wrong(check, "attributes", "too many edits", &format!("at most {MOST_ACTIONS}"));
     }
-    let actions =
-        items.into_iter().take(MOST_ACTIONS).filter_map(|(path, item)| action(check, item, path)).collect();
+    let actions = items.into_iter().take(MOST_ACTIONS).filter_map(|(path, item)| action(check, item, path)).collect();
     ResourceSettings { actions }
 }
 
@@ -100,7 +99,8 @@ fn no_source(check: &mut Check<'_>, fields: &Fields<'_>) {
         (Some(written), Some(entry)) => {
             let message = "the value is empty";
             let problem = Problem::error(entry.node.at, &join(&fields.path_of("value")), message);
-            check.say(problem.value(format!("`{written}`")).help("set the variable, or write \"\" for an empty string"));
+            check
+                .say(problem.value(format!("`{written}`")).help("set the variable, or write \"\" for an empty string"));
         }
         _ => fields.missing(check, "value", "give `value` or `from_attribute`"),
     }

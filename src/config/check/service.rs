@@ -18,13 +18,10 @@ pub(super) struct Service {
     pub pipelines: Vec<Pipeline>,
     pub telemetry: TelemetrySettings,
     pub admin: AdminSettings,
-    /// Where `service:` stands, for what is missing in it.
-    pub place: Place,
 }
 
 pub(super) struct Pipeline {
     pub id: ComponentId,
-    pub place: Place,
     pub receivers: Vec<Reference>,
     pub processors: Vec<Reference>,
     pub exporters: Vec<Reference>,
@@ -57,9 +54,9 @@ pub(super) fn read(check: &mut Check<'_>, root: &Fields<'_>) -> Service {
     let pipelines = pipelines(check, &fields);
     let telemetry = telemetry(check, &fields);
     let admin = fields.map(check, "admin", &ADMIN);
-    let admin = AdminSettings { endpoint: optional_endpoint(check, &admin, "endpoint", "127.0.0.1:4320", "service.admin") };
-    let place = root.entry("service").map_or(root.at, |e| e.key_at);
-    Service { extensions, pipelines, telemetry, admin, place }
+    let admin =
+        AdminSettings { endpoint: optional_endpoint(check, &admin, "endpoint", "127.0.0.1:4320", "service.admin") };
+    Service { extensions, pipelines, telemetry, admin }
 }
 
 fn references(check: &mut Check<'_>, fields: &Fields<'_>, key: &'static str) -> Vec<Reference> {
@@ -69,7 +66,8 @@ fn references(check: &mut Check<'_>, fields: &Fields<'_>, key: &'static str) -> 
             Value::Scalar(scalar) => {
                 let (id, place) = (scalar.text.trim().to_owned(), item.at);
                 if let Some(first) = found.iter().find(|r| r.id == id) {
-                    let problem = Problem::error(place, &join(&path), format!("`{}` is listed twice", id.escape_debug()));
+                    let problem =
+                        Problem::error(place, &join(&path), format!("`{}` is listed twice", id.escape_debug()));
                     check.say(problem.related(first.place, "first listed here"));
                 } else {
                     found.push(Reference { id, place });
@@ -127,7 +125,7 @@ fn pipelines(check: &mut Check<'_>, service: &Fields<'_>) -> Vec<Pipeline> {
         let receivers = references(check, &fields, "receivers");
         let processors = references(check, &fields, "processors");
         let exporters = references(check, &fields, "exporters");
-        pipelines.push(Pipeline { id, place, receivers, processors, exporters });
+        pipelines.push(Pipeline { id, receivers, processors, exporters });
     }
     pipelines
 }
@@ -149,7 +147,11 @@ fn metrics(check: &mut Check<'_>, fields: &Fields<'_>) -> Option<SocketAddr> {
     if readers.is_empty() {
         let key = "address";
         let served = served && !is_empty(fields, "readers");
-        return if served { optional_endpoint(check, fields, key, "127.0.0.1:8888", "service.telemetry.metrics") } else { None };
+        return if served {
+            optional_endpoint(check, fields, key, "127.0.0.1:8888", "service.telemetry.metrics")
+        } else {
+            None
+        };
     }
     if fields.get("address").is_some() {
         fields.wrong(check, "address", "`address` and `readers` cannot both be given", "one of them");

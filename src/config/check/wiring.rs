@@ -29,7 +29,9 @@ pub(super) fn wire(check: &mut Check<'_>, components: Components, service: Servi
     // Listeners of receivers that no pipeline names are not opened.
     check.listens.retain(|l| {
         components.find(Kind::Receiver, &l.owner).is_none_or(|_| used.contains(&(Kind::Receiver, l.owner.clone())))
-            && components.find(Kind::Connector, &l.owner).is_none_or(|_| used.contains(&(Kind::Connector, l.owner.clone())))
+            && components
+                .find(Kind::Connector, &l.owner)
+                .is_none_or(|_| used.contains(&(Kind::Connector, l.owner.clone())))
     });
     check_ports(check);
     targets(check, &components, &used);
@@ -83,7 +85,9 @@ fn undefined(check: &mut Check<'_>, components: &Components, path: &str, kinds: 
     let problem = Problem::error(reference.place, path, format!("no {noun} `{id}` is defined"));
     let elsewhere = components.defined.iter().find(|d| d.id == reference.id);
     let problem = match elsewhere {
-        Some(other) => problem.related(other.place, format!("`{id}` is defined as one of the {}", other.kind.section())),
+        Some(other) => {
+            problem.related(other.place, format!("`{id}` is defined as one of the {}", other.kind.section()))
+        }
         None => {
             let known = components.defined.iter().filter(|d| kinds.contains(&d.kind)).map(|d| d.id.as_str());
             match nearest(&reference.id, known.clone()) {
@@ -152,7 +156,8 @@ fn mesh(
     if let Some(settings) = components.meshes.get(id) {
         match (feeds, owns) {
             (Some(feed), None) if settings.weight > 0 => {
-                let message = format!("`{id}` is exported to and never received from: traces this node owns go nowhere");
+                let message =
+                    format!("`{id}` is exported to and never received from: traces this node owns go nowhere");
                 let problem = Problem::error(feed.place, &format!("connectors.{id}"), message);
                 check.say(problem.help(format!(
                     "add a pipeline `traces/owned: {{receivers: [{id}], exporters: [...]}}`, or set `weight: 0` to own nothing"
@@ -161,7 +166,9 @@ fn mesh(
             (None, Some(own)) if settings.security.is_none() => {
                 let message = format!("`{id}` is received from, but nothing can come out of it");
                 let problem = Problem::error(own.place, &format!("connectors.{id}"), message);
-                check.say(problem.help(format!("export to `{id}` in a local pipeline, or give certificates to join a mesh")));
+                check.say(
+                    problem.help(format!("export to `{id}` in a local pipeline, or give certificates to join a mesh")),
+                );
             }
             _ => {}
         }
@@ -207,7 +214,9 @@ fn order(check: &mut Check<'_>, components: &Components, pipeline: &Pipeline, me
     let (from_mesh, to_mesh) = (find(&pipeline.receivers), find(&pipeline.exporters));
     if let (Some(_), Some(to)) = (&from_mesh, &to_mesh) {
         let message = format!("this pipeline sends what comes from `{}` back to it: spans would go round", to.id);
-        check.say(Problem::error(to.place, &path, message).help("one pipeline for local spans, another for owned traces"));
+        check.say(
+            Problem::error(to.place, &path, message).help("one pipeline for local spans, another for owned traces"),
+        );
     }
     if let Some(from) = &from_mesh
         && let Some(local) = pipeline.receivers.iter().find(|r| r.id != from.id)
@@ -232,9 +241,10 @@ fn order(check: &mut Check<'_>, components: &Components, pipeline: &Pipeline, me
                 check.say(Problem::warning(reference.place, &path, message).help("put it first"));
             }
             Some(ProcessorSettings::Resource(settings)) if from_mesh.is_some() => {
-                let renames = settings.actions.iter().any(|action| {
-                    action.key == "k8s.cluster.name" && !matches!(action.kind, ActionKind::Delete)
-                });
+                let renames = settings
+                    .actions
+                    .iter()
+                    .any(|action| action.key == "k8s.cluster.name" && !matches!(action.kind, ActionKind::Delete));
                 if renames {
                     let message = format!("`{id}` sets k8s.cluster.name on spans that came from other clusters");
                     let problem = Problem::error(reference.place, &path, message);

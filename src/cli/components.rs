@@ -1,0 +1,41 @@
+//! `spanmesh components`: what this binary can be configured with.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::exit::Exit;
+use super::output::{self, OutputArgs};
+use crate::config::schema::COMPONENTS;
+
+/// List the components of this build, with their stability.
+#[derive(Args, Debug)]
+pub struct ComponentsArgs {
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+// Every command has the same shape, whether it waits for something or not.
+#[expect(clippy::unused_async)]
+pub async fn run(args: ComponentsArgs) -> ExitCode {
+    if args.output.is_json() {
+        let list: Vec<Value> = COMPONENTS
+            .iter()
+            .map(|c| {
+                json!({"kind": c.kind.noun(), "name": c.name, "alias": c.alias, "stability": c.stability, "about": c.about})
+            })
+            .collect();
+        output::print_json(&json!({"version": env!("CARGO_PKG_VERSION"), "components": list}));
+    } else {
+        let rows: Vec<[String; 4]> = COMPONENTS
+            .iter()
+            .map(|c| {
+                let alias = c.alias.map(|alias| format!(" ({alias})")).unwrap_or_default();
+                [c.kind.noun().to_owned(), format!("{}{alias}", c.name), c.stability.to_owned(), c.about.to_owned()]
+            })
+            .collect();
+        output::print(&output::table(["KIND", "NAME", "STABILITY", "WHAT IT DOES"], &rows));
+    }
+    Exit::Ok.into()
+}

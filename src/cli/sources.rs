@@ -1,0 +1,56 @@
+//! `--config`: where the texts of a configuration are read from.
+//!
+//! The Collector's forms: a path, `file:PATH`, `yaml:TEXT`, `env:NAME`; and `-` for standard input. A problem's place
+//! names the source as it was given.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use crate::config::{MAX_SOURCE_BYTES, Source};
+
+/// Reads every source in order. `Err` is a message for the user.
+pub(super) fn read_all(configs: &[String]) -> Result<Vec<Source>, String> {
+    if configs.iter().filter(|c| *c == "-").count() > 1 {
+        return Err("standard input can be read once: a second `--config -`".to_owned());
+    }
+    configs.iter().map(|config| read(config)).collect()
+}
+
+fn read(config: &str) -> Result<Source, String> {
+    let source = |name: &str, text: String| Ok(Source { name: name.to_owned(), text });
+    if config == "-" {
+        return source("standard input", bounded("standard input", io::stdin().lock())?);
+    }
+    match config.split_once(':') {
+        Some(("file", path)) => source(path, file(path)?),
+        Some(("yaml", text)) => source("--config yaml:", text.to_owned()),
+        Some(("env", name)) => match std::env::var(name) {
+            Ok(text) => source(config, text),
+            Err(_) => Err(format!("the environment variable {name} is not set, or is no UTF-8")),
+        },
+        Some(("http" | "https", _)) => {
+            Err(format!("--config {config}: reading a configuration over HTTP is not supported yet; download it first"))
+        }
+        _ => source(config, file(config)?),
+    }
+}
+
+fn file(path: &str) -> Result<String, String> {
+    let file = File::open(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    bounded(path, file)
+}
+
+/// Reads no more than one byte over the bound, which the loader then reports as too large.
+fn bounded(name: &str, from: impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let read = from.take(MAX_SOURCE_BYTES as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("cannot read {name}: {error}"))?;
+    if bytes.len() > MAX_SOURCE_BYTES {
+        // The cut may fall within a character; what is read is refused for its length in any case.
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count() + 1;
+        format!("{name}:{line}: not UTF-8")
+    })
+}
