@@ -15,7 +15,7 @@ use super::run::{self, ConfigArgs};
 pub struct PrintConfigArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Configuration, as with --config
+    /// Configuration, as with --config, and ahead of those
     #[arg(value_name = "SOURCE", conflicts_with_all = ["cluster", "node", "seed", "export", "listen", "advertise", "bind", "tls_ca", "tls_cert", "tls_key", "insecure_dev"])]
     pub sources: Vec<String>,
     /// Write every key that has a default, too
@@ -26,7 +26,7 @@ pub struct PrintConfigArgs {
 // Every command has the same shape, whether it waits for something or not.
 #[expect(clippy::unused_async)]
 pub async fn run(mut args: PrintConfigArgs) -> ExitCode {
-    args.config.config.append(&mut args.sources);
+    args.config.config.splice(0..0, args.sources.drain(..));
     match run::load(&args.config) {
         Ok(loaded) => {
             output::print(&loaded.expanded.to_yaml(args.defaults));

@@ -90,6 +90,9 @@ pub struct RunArgs {
     pub config: ConfigArgs,
 }
 
+const NO_CLUSTER: &str =
+    "no configuration: give --config FILE, or --cluster NAME (or SPANMESH_CLUSTER) for the built-in one";
+
 /// Why there is no configuration.
 pub enum Unusable {
     /// A source could not be read.
@@ -103,6 +106,9 @@ pub fn load(args: &ConfigArgs) -> Result<Loaded, Unusable> {
     let host = host::facts();
     if args.config.is_empty() {
         let builtin = builtin::builtin(&args.flags.given(), &env, host.memory_bytes > 0);
+        if !builtin.variables.contains_key("SPANMESH_CLUSTER") {
+            return Err(Unusable::Unreadable(NO_CLUSTER.to_owned()));
+        }
         let variable = |name: &str| builtin.variables.get(name).cloned();
         return config::load(&builtin.sources, &variable, &host).map_err(Unusable::Problems);
     }

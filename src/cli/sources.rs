@@ -54,3 +54,36 @@ fn bounded(name: &str, from: impl Read) -> Result<String, String> {
         format!("{name}:{line}: not UTF-8")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_read_in_every_form_of_the_collector() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.yaml");
+        std::fs::write(&path, "a: 1\n").unwrap();
+        let path = path.to_str().unwrap();
+        for config in [path, &format!("file:{path}")] {
+            let source = read(config).unwrap();
+            assert_eq!((source.name.as_str(), source.text.as_str()), (path, "a: 1\n"));
+        }
+        assert_eq!(read("yaml:a::b: 1").unwrap().text, "a::b: 1");
+        assert!(!read("env:PATH").unwrap().text.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.yaml");
+        std::fs::write(&path, b"a: 1\nb: \xff\n").unwrap();
+        assert!(read(path.to_str().unwrap()).unwrap_err().ends_with("a.yaml:2: not UTF-8"));
+        assert!(read("/nowhere/a.yaml").unwrap_err().contains("cannot read /nowhere/a.yaml"));
+        assert!(read("env:SPANMESH_TEST_NOT_SET").unwrap_err().contains("not set"));
+        assert!(read("https://host/a.yaml").unwrap_err().contains("not supported yet"));
+        assert!(read_all(&["-".to_owned(), "-".to_owned()]).is_err());
+        let large = bounded("large", std::io::repeat(b' ')).unwrap();
+        assert_eq!(large.len(), MAX_SOURCE_BYTES + 1);
+    }
+}

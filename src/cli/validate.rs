@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::environment;
 use super::exit::Exit;
 use super::output::{self, OutputArgs};
 use super::run::{self, ConfigArgs, Unusable};
-use super::environment;
 use crate::config::{Loaded, Problems, Severity};
 
 /// Check a configuration and report every problem in it.
@@ -18,7 +18,7 @@ use crate::config::{Loaded, Problems, Severity};
 pub struct ValidateArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Configuration, as with --config
+    /// Configuration, as with --config, and ahead of those
     #[arg(value_name = "SOURCE", conflicts_with_all = ["cluster", "node", "seed", "export", "listen", "advertise", "bind", "tls_ca", "tls_cert", "tls_key", "insecure_dev"])]
     pub sources: Vec<String>,
     /// Treat warnings as errors
@@ -34,7 +34,7 @@ pub struct ValidateArgs {
 // Every command has the same shape, whether it waits for something or not.
 #[expect(clippy::unused_async)]
 pub async fn run(mut args: ValidateArgs) -> ExitCode {
-    args.config.config.append(&mut args.sources);
+    args.config.config.splice(0..0, args.sources.drain(..));
     match run::load(&args.config) {
         Ok(loaded) => valid(&args, loaded),
         Err(unusable) => {

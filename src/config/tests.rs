@@ -185,14 +185,14 @@ service:
         said(text),
         [
             "5:9 unknown key `endpont`",
-            "7:19 `endpoint` cannot be this",
+            "7:19 wrong value for `endpoint`",
             "8:3 the receiver `zipkin` is not supported yet",
-            "11:14 `timeout` cannot be this",
+            "11:14 wrong value for `timeout`",
             "12:22 `send_batch_size` is a number",
             "13:3 the processor `tail_sampling` is not supported yet",
             "16:3 there is no exporter `otlp_htpp`",
             "18:3 the exporter `debug` is defined and not used",
-            "19:16 `verbosity` cannot be this",
+            "19:16 wrong value for `verbosity`",
             "21:3 `cluster` is required",
             "21:3 the connector `mesh` is defined and not used",
             "22:13 this is no seed",
@@ -397,7 +397,7 @@ fn what_a_mesh_cannot_be_is_said() {
         ("connectors: {mesh: {durability: disk}}", "`durability: disk` is not supported yet"),
         ("connectors: {mesh: {storage: {directory: /x}}}", "`storage` is not supported yet"),
         ("connectors: {mesh: {weight: 0}}", "must own its traces"),
-        ("connectors: {mesh: {advertise: '0.0.0.0:4319'}}", "`advertise` cannot be this"),
+        ("connectors: {mesh: {advertise: '0.0.0.0:4319'}}", "wrong value for `advertise`"),
         ("connectors: {mesh: {cluster: 'a b'}}", "cannot be the name of a cluster"),
         ("connectors: {mesh/b: {cluster: b}}", "a second one"),
         ("connectors: {mesh: {decision_wait: 1s}}", "unknown key"),
@@ -539,4 +539,66 @@ fn no_text_makes_the_loader_panic_or_run_for_long() {
         bytes[index] = *byte;
         let _ = load_text(&String::from_utf8_lossy(&bytes)).map_err(|p| p.to_string().len());
     }
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_what_is_allowed() {
+    for (text, part) in [
+        ("processors: {batch: {timeout: 2m}}", "from 0s to 1m"),
+        ("processors: {batch: {send_batch_size: 100, send_batch_max_size: 50}}", "smaller than `send_batch_size`"),
+        ("processors: {batch: {send_batch_size: '100'}}", "without quotes"),
+        ("processors: {batch: {metadata_keys: [a]}}", "`metadata_keys` is not supported yet"),
+        ("processors: {span_dedup: {max_memory: 1.5GiB}}", "a size like 64MiB"),
+        ("processors: {memory_limiter: {check_interval: 1s}}", "give `limit_mib` or `limit_percentage`"),
+        ("processors: {memory_limiter: {limit_mib: 10, spike_limit_mib: 10}}", "smaller than the limit"),
+        ("processors: {memory_limiter: {limit_percentage: 101}}", "from 1 to 100"),
+        ("processors: {resource: {}}", "`attributes` is required"),
+        (
+            "processors: {resource: {attributes: [{key: a, action: hash, value: 1}]}}",
+            "`action: hash` is not supported yet",
+        ),
+        ("processors: {resource: {attributes: [{key: a, action: insert}]}}", "give `value` or `from_attribute`"),
+        ("processors:\n  resource:\n    attributes: [{key: a, action: insert, value: ]}\n", "not valid YAML"),
+        (
+            "processors:\n  resource:\n    attributes:\n    - key: a\n      action: insert\n      value: ${X:-}\n",
+            "the value is empty",
+        ),
+        ("processors: {resource: {attributes: [{key: a, action: delete, value: 1}]}}", "takes no value"),
+        ("processors: {resource: {attributes: [{key: a, action: insert, value: [1]}]}}", "lists and maps"),
+        ("exporters: {otlp: {}}", "`endpoint` is required"),
+        ("exporters: {otlp: {endpoint: tempo}}", "no address of a gRPC server"),
+        ("exporters: {otlp: {endpoint: 'https://a:1', tls: {insecure: true}}}", "without TLS"),
+        ("exporters: {otlp: {endpoint: 'a:1', compression: snappy}}", "`compression: snappy` is not supported yet"),
+        (
+            "exporters: {otlp: {endpoint: 'a:1', sending_queue: {enabled: true}}}",
+            "`sending_queue` is not supported yet",
+        ),
+        ("exporters: {otlp: {endpoint: 'a:1', sending_queue: {queue_size: 5}}}", "`queue_size` is not supported yet"),
+        ("exporters: {otlp: {endpoint: 'a:1', headers: {content-type: x}}}", "set by the exporter itself"),
+        ("exporters: {otlp: {endpoint: 'a:1', tls: {cert_file: x}}}", "`key_file` is required"),
+        ("exporters: {otlp: {endpoint: 'a:1', retry_on_failure: {max_elapsed_time: 1s}}}", "ends before the first"),
+        ("exporters: {otlp: {endpoint: 'a:1', retry_on_failure: {multiplier: 0.5}}}", "from 1 to 100"),
+        ("exporters: {otlphttp: {endpoint: 'a:1'}}", "no URL to post to"),
+        ("exporters: {otlphttp: {endpoint: 'http://a', encoding: xml}}", "proto, json"),
+        ("exporters: {file: {}}", "`path` is required"),
+        ("exporters: {file: {path: x, format: proto}}", "`format: proto` is not supported yet"),
+        ("exporters: {file: {path: x, rotation: {}}}", "logrotate"),
+        ("exporters: {'9x': {}}", "cannot be the id of a component"),
+        ("exporters: [debug]", "is a map of components"),
+        ("receivers: {otlp: {protocols: }}", "name at least one protocol"),
+        ("receivers: {otlp: {protocols: {grpc: {keepalive: {}}}}}", "`keepalive` is not supported yet"),
+        ("receivers: {otlp: {protocols: {grpc: {tls: {cert_file: x}}}}}", "`key_file` is required"),
+        ("receivers: {otlp: {protocols: {http: {max_request_body_size: 0}}}}", "from 1 to 1GiB"),
+        ("service: {telemetry: {metrics: {readers: [{periodic: {}}]}}}", "metrics are not pushed"),
+        ("service: {telemetry: {logs: {level: loud}}}", "info, debug, warn, error, trace"),
+        ("service: {pipelines: {trace: {}}}", "did you mean `traces`"),
+        ("service: {extensions: [health_check]}", "no extension `health_check` is defined"),
+    ] {
+        let shown = said_over_mesh(text);
+        assert!(shown.contains(part), "{text}: {part:?} is missing in\n{shown}");
+    }
+    let unknown = HostFacts::default();
+    let text = MESH.replace("span_dedup: }", "span_dedup: , memory_limiter: {limit_percentage: 50}}");
+    let shown = load(&sources(&[&text]), &no_env, &unknown).unwrap_err().to_string();
+    assert!(shown.contains("memory of this machine is not known") && shown.contains("name of this machine"), "{shown}");
 }

@@ -45,7 +45,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let units =
         [(3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
-    match units.iter().find(|(unit, _)| nanos != 0 && nanos % unit == 0) {
+    match units.iter().find(|(unit, _)| nanos != 0 && nanos.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", nanos / unit),
         None if nanos == 0 => "0s".to_owned(),
         None => format!("{nanos}ns"),
@@ -74,7 +74,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 /// Writes a size as [`size`] reads it.
 pub(super) fn show_size(bytes: u64) -> String {
     let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(unit, _)| bytes != 0 && bytes % unit == 0) {
+    match units.iter().find(|(unit, _)| bytes != 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => bytes.to_string(),
     }

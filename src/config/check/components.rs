@@ -116,7 +116,7 @@ fn check_id(check: &mut Check<'_>, kind: Kind, entry: &Entry) -> bool {
     if legal_type && legal_name && entry.key.len() <= 256 && entry.key.trim() == entry.key {
         return true;
     }
-    let message = format!("`{}` is no id of a {}", entry.key.escape_debug(), kind.noun());
+    let message = format!("`{}` cannot be the id of a component", entry.key.escape_debug());
     check.say(Problem::error(entry.key_at, kind.section(), message).allowed("TYPE or TYPE/NAME, like otlp/backup"));
     false
 }

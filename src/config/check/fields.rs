@@ -172,7 +172,7 @@ impl<'t> Fields<'t> {
         }
         let Some(text) = self.text(check, key) else { return default.0 };
         read(&text).unwrap_or_else(|| {
-            self.wrong(check, key, format!("`{key}` cannot be this"), allowed);
+            self.wrong(check, key, format!("wrong value for `{key}`"), allowed);
             default.0
         })
     }
@@ -281,7 +281,7 @@ impl<'t> Fields<'t> {
                 }
                 None => {
                     let near = nearest(&text, names.iter().copied()).map(str::to_owned);
-                    Problem::error(place, &path, format!("`{key}` cannot be this")).value(shown).suggest(near)
+                    Problem::error(place, &path, format!("wrong value for `{key}`")).value(shown).suggest(near)
                 }
             };
             check.say(problem.allowed(allowed));
