@@ -188,10 +188,6 @@ impl TestBackend {
     pub(crate) fn connections(&self) -> usize {
         *self.state.connections.borrow()
     }
-
-    pub(crate) async fn wait_for(&self, requests: usize) {
-        self.state.seen.subscribe().wait_for(|seen| seen.len() >= requests).await.unwrap();
-    }
 }
 
 type Body = BoxBody<Bytes, std::convert::Infallible>;
