@@ -4,11 +4,12 @@
 //! it, as often as it takes. So a request is compressed once and not once per try (gzip costs more than everything
 //! else an owner does for a span), and while it waits for its next try it occupies its compressed size only.
 //!
-//! Everything that is the same for all backends (the bound, custody, coalescing, retries, counts, the end) is in
-//! [`queue`]; a backend knows one protocol and says in an [`Outcome`] what the queue may do next.
+//! Everything that is the same for all backends is in [`queue`] (the bound, custody, coalescing, the end) and [`courier`]
+//! (tries, fates, counts); a backend knows one protocol and says in an [`Outcome`] what the queue may do next.
 
 pub mod client;
 pub mod compress;
+pub mod courier;
 pub mod debug;
 pub mod file;
 pub mod otlp_grpc;
@@ -29,8 +30,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 
+pub use courier::ExporterStatus;
 pub use outcome::Outcome;
-pub use queue::{ExportQueue, ExporterStatus, Slot};
+pub use queue::{ExportQueue, Slot};
 
 use crate::config::settings::{ComponentId, ExporterSettings, RetrySettings};
 use crate::model::Spans;

@@ -9,25 +9,19 @@
 //! that must be tried again is a small one. A *single* batch is cut at [`CUT_BYTES`], since the common gRPC servers refuse
 //! larger messages for ever by default, and what is refused for ever is lost.
 //!
-//! **Retries.** The Collector retries inside its consumers, so ten stuck requests stall its queue. Here a request that
-//! waits for its next try gives its turn back and queues for another. Requests between tries are bounded too, by
-//! [`MAX_REQUESTS`]: beyond it nothing is taken from the queue, where waiting spans cost nothing but their bytes.
+//! **Requests.** Those between tries are bounded too, by [`MAX_REQUESTS`]: beyond it nothing is taken from the queue,
+//! where waiting spans cost nothing but their bytes. What becomes of a request is in [`super::courier`].
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use bytes::Bytes;
-use serde::Serialize;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::{Backend, EncodeError, Outcome};
+use super::Backend;
+use super::courier::{Courier, ExporterStatus};
 use crate::config::settings::{ComponentId, RetrySettings};
-use crate::logic::backoff::Backoff;
-use crate::model::{Batch, DropReason, Fate, Reason, Receipt, Refusal, Spans, Tick};
+use crate::model::{Batch, Fate, Reason, Refusal, Tick};
 use crate::pipeline::Consume;
 use crate::pipeline::join::{cut, join};
 use crate::runtime::clock::Clock;
@@ -42,66 +36,18 @@ pub const COALESCE_BYTES: usize = 512 << 10;
 /// Batches larger than this are cut: the default limit of a message in grpc-go and tonic.
 pub const CUT_BYTES: usize = 4 << 20;
 
-/// Requests on the way at a time, the Collector's `num_consumers`.
-pub const CONCURRENT_SENDS: usize = 10;
-
 /// Requests being sent or between tries, the Collector's `queue_size`.
 pub const MAX_REQUESTS: usize = 1000;
-
-/// Requests above this are encoded on a thread that may block.
-const ENCODE_INLINE_BYTES: usize = 1 << 20;
-
-/// What one exporter has done, in spans unless said otherwise.
-#[derive(Clone, Debug, Serialize)]
-pub struct ExporterStatus {
-    pub id: ComponentId,
-    /// The component type, `otlp_http`.
-    pub kind: &'static str,
-    pub sent_spans: u64,
-    /// Given up after custody: permanent errors, retries exhausted, spans a backend rejected, what a stop cut short.
-    pub send_failed_spans: u64,
-    /// Refused because the queue was full or closed.
-    pub enqueue_failed_spans: u64,
-    /// Rejected by the backend in a partial success; part of `send_failed_spans`.
-    pub rejected_spans: u64,
-    /// Sent again after a try whose end nobody knows: the backend may have these twice.
-    pub possible_duplicate_spans: u64,
-    /// Bytes not yet settled.
-    pub queue_bytes: u64,
-    pub queue_capacity_bytes: u64,
-    pub in_flight_requests: u64,
-    pub last_error: Option<String>,
-}
-
-#[derive(Default)]
-struct Counts {
-    sent: AtomicU64,
-    send_failed: AtomicU64,
-    enqueue_failed: AtomicU64,
-    rejected: AtomicU64,
-    possible_duplicate: AtomicU64,
-    in_flight_requests: AtomicU64,
-    cut_short: AtomicU64,
-    failing: AtomicBool,
-    last_error: Mutex<Option<String>>,
-}
 
 /// An exporter: takes batches, delivers them in the background. See the module's head.
 pub struct ExportQueue(Arc<Shared>);
 
 struct Shared {
-    id: ComponentId,
-    backend: Arc<dyn Backend>,
-    retry: RetrySettings,
-    clock: Clock,
+    courier: Courier,
     waiting: Mutex<Waiting>,
     arrived: Notify,
-    turns: Arc<Semaphore>,
     requests: Arc<Semaphore>,
-    /// Set when what is left must be given up.
-    stop: CancellationToken,
     tasks: TaskTracker,
-    counts: Counts,
 }
 
 struct Waiting {
@@ -138,7 +84,7 @@ impl Slot {
         let mut waiting = queue.waiting();
         if waiting.given_up {
             drop(waiting);
-            placed.into_iter().for_each(|(piece, _slot)| queue.cut_short(piece.receipt));
+            placed.into_iter().for_each(|(piece, _slot)| queue.courier.cut_short(piece.receipt));
         } else {
             waiting.batches.extend(placed);
             drop(waiting);
@@ -196,17 +142,11 @@ impl ExportQueue {
     /// Starts the queue's tasks on the current runtime; they end with [`ExportQueue::drain`].
     pub fn start(id: ComponentId, backend: Arc<dyn Backend>, retry: RetrySettings, clock: Clock) -> Arc<ExportQueue> {
         let shared = Arc::new(Shared {
-            id,
-            backend,
-            retry,
-            clock,
+            courier: Courier::new(id, backend, retry, clock),
             waiting: Mutex::new(Waiting { batches: VecDeque::new(), bytes: 0, open: true, given_up: false }),
             arrived: Notify::new(),
-            turns: Arc::new(Semaphore::new(CONCURRENT_SENDS)),
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
-            stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            counts: Counts::default(),
         });
         shared.tasks.spawn(dispatch(shared.clone()));
         Arc::new(ExportQueue(shared))
@@ -225,7 +165,8 @@ impl ExportQueue {
             waiting.bytes += bytes;
             return Ok(Slot { queue: self.0.clone(), bytes });
         };
-        self.0.counts.enqueue_failed.fetch_add(u64::from(spans), Relaxed);
+        drop(waiting);
+        self.0.courier.not_enqueued(spans);
         Err(Refusal::passing(reason))
     }
 
@@ -236,45 +177,31 @@ impl ExportQueue {
         shared.waiting().open = false;
         shared.arrived.notify_one();
         shared.tasks.close();
-        if tokio::time::timeout_at(shared.clock.instant(deadline), shared.tasks.wait()).await.is_err() {
-            shared.stop.cancel();
+        if tokio::time::timeout_at(shared.courier.clock().instant(deadline), shared.tasks.wait()).await.is_err() {
+            shared.courier.stop();
             shared.tasks.wait().await;
         }
-        shared.counts.cut_short.load(Relaxed)
+        shared.courier.cut_short_spans()
     }
 
     pub fn status(&self) -> ExporterStatus {
-        let counts = &self.0.counts;
-        ExporterStatus {
-            id: self.0.id.clone(),
-            kind: self.0.backend.kind(),
-            sent_spans: counts.sent.load(Relaxed),
-            send_failed_spans: counts.send_failed.load(Relaxed),
-            enqueue_failed_spans: counts.enqueue_failed.load(Relaxed),
-            rejected_spans: counts.rejected.load(Relaxed),
-            possible_duplicate_spans: counts.possible_duplicate.load(Relaxed),
-            queue_bytes: self.0.waiting().bytes,
-            queue_capacity_bytes: CAPACITY_BYTES,
-            in_flight_requests: counts.in_flight_requests.load(Relaxed),
-            last_error: self.0.last_error().clone(),
-        }
+        self.0.courier.status(self.0.waiting().bytes, CAPACITY_BYTES)
     }
 }
 
 /// Takes from the queue whenever a request may be sent. Ends when the queue is closed and all of it is settled.
 async fn dispatch(shared: Arc<Shared>) {
-    let permits = async |all: &Arc<Semaphore>| all.clone().acquire_owned().await.ok();
     loop {
         let ready = async {
-            let room = permits(&shared.requests).await?;
-            let turn = permits(&shared.turns).await?;
+            let room = shared.requests.clone().acquire_owned().await.ok()?;
+            let turn = shared.courier.turn().await?;
             Some((shared.next().await?, room, turn))
         };
         tokio::select! {
             biased;
-            () = shared.stop.cancelled() => {
+            () = shared.courier.stopped() => {
                 let left = shared.give_up_waiting();
-                left.into_iter().for_each(|(batch, _slot)| shared.cut_short(batch.receipt));
+                left.into_iter().for_each(|(batch, _slot)| shared.courier.cut_short(batch.receipt));
                 return;
             }
             taken = ready => match taken {
@@ -282,7 +209,7 @@ async fn dispatch(shared: Arc<Shared>) {
                     let shared = shared.clone();
                     let tasks = shared.tasks.clone();
                     tasks.spawn(async move {
-                        shared.deliver(batch, turn).await;
+                        shared.courier.deliver(batch, turn).await;
                         drop((slots, room));
                     });
                 }
@@ -295,10 +222,6 @@ async fn dispatch(shared: Arc<Shared>) {
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn last_error(&self) -> MutexGuard<'_, Option<String>> {
-        self.counts.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next request, or `None` when there will be none.
@@ -335,125 +258,6 @@ impl Shared {
         let mut waiting = self.waiting();
         waiting.given_up = true;
         std::mem::take(&mut waiting.batches)
-    }
-
-    /// One request until it is settled. `turn` is the right to send, given back between tries.
-    async fn deliver(self: &Arc<Self>, batch: Batch, turn: OwnedSemaphorePermit) {
-        let Batch { spans, receipt, mut held, .. } = batch;
-        let payload = match self.encode(spans).await {
-            Ok(payload) => payload,
-            Err(error) => return self.give_up(receipt, DropReason::BackendRefused, &error.to_string()),
-        };
-        held.resize(payload.len());
-        let first_try = self.clock.now();
-        let mut backoff = Backoff::new(&self.retry);
-        let mut turn = turn;
-        loop {
-            let outcome = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return self.cut_short(receipt),
-                outcome = self.attempt(&payload, turn) => outcome,
-            };
-            let (at_least, unanswered, message) = match outcome {
-                Outcome::Delivered => return self.delivered(receipt),
-                Outcome::Partial { rejected, message } => return self.partly_delivered(receipt, rejected, &message),
-                Outcome::Permanent { message } => return self.give_up(receipt, DropReason::BackendRefused, &message),
-                Outcome::Retry { at_least, unanswered, message } => (at_least, unanswered, message),
-            };
-            let elapsed = self.clock.now().since(first_try);
-            let Some(pause) = backoff.next(elapsed, at_least, rand::random()) else {
-                return self.give_up(receipt, DropReason::RetriesExhausted, &message);
-            };
-            self.failed_for_now(&message, pause);
-            let next_turn = async {
-                tokio::time::sleep(pause).await;
-                self.turns.clone().acquire_owned().await.ok()
-            };
-            turn = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return self.cut_short(receipt),
-                next = next_turn => match next {
-                    Some(next) => next,
-                    None => return self.cut_short(receipt),
-                },
-            };
-            if unanswered {
-                self.counts.possible_duplicate.fetch_add(u64::from(receipt.spans()), Relaxed);
-            }
-        }
-    }
-
-    async fn encode(&self, spans: Spans) -> Result<Bytes, EncodeError> {
-        if spans.bytes.len() <= ENCODE_INLINE_BYTES {
-            return self.backend.encode(&spans);
-        }
-        let backend = self.backend.clone();
-        match tokio::task::spawn_blocking(move || backend.encode(&spans)).await {
-            Ok(encoded) => encoded,
-            Err(error) => Err(EncodeError::Malformed(error.to_string())),
-        }
-    }
-
-    async fn attempt(&self, payload: &Bytes, _turn: OwnedSemaphorePermit) -> Outcome {
-        let _on_the_way = OnTheWay::new(&self.counts.in_flight_requests);
-        self.backend.send(payload.clone()).await
-    }
-
-    fn delivered(&self, receipt: Receipt) {
-        self.counts.sent.fetch_add(u64::from(receipt.spans()), Relaxed);
-        if self.counts.failing.swap(false, Relaxed) {
-            tracing::info!(exporter = %self.id, "the backend takes spans again");
-        }
-        receipt.resolve(Fate::Exported);
-    }
-
-    fn partly_delivered(&self, mut receipt: Receipt, rejected: u64, message: &str) {
-        let rejected = u32::try_from(rejected).unwrap_or(u32::MAX).min(receipt.spans());
-        self.counts.rejected.fetch_add(u64::from(rejected), Relaxed);
-        let refused = receipt.split(rejected);
-        self.give_up(refused, DropReason::BackendRefused, message);
-        self.delivered(receipt);
-    }
-
-    fn give_up(&self, receipt: Receipt, reason: DropReason, message: &str) {
-        let spans = receipt.spans();
-        tracing::warn!(exporter = %self.id, spans, reason = reason.label(), error = message, "spans are dropped");
-        self.counts.send_failed.fetch_add(u64::from(spans), Relaxed);
-        *self.last_error() = Some(message.to_owned());
-        receipt.resolve(Fate::Dropped(reason));
-    }
-
-    /// One line when a backend begins to fail, not one for each try.
-    fn failed_for_now(&self, message: &str, pause: Duration) {
-        *self.last_error() = Some(message.to_owned());
-        if self.counts.failing.swap(true, Relaxed) {
-            tracing::debug!(exporter = %self.id, error = message, ?pause, "a try failed");
-        } else {
-            tracing::warn!(exporter = %self.id, error = message, ?pause, "the backend fails, spans wait for it");
-        }
-    }
-
-    fn cut_short(&self, receipt: Receipt) {
-        let spans = u64::from(receipt.spans());
-        self.counts.send_failed.fetch_add(spans, Relaxed);
-        self.counts.cut_short.fetch_add(spans, Relaxed);
-        receipt.resolve(Fate::Dropped(DropReason::Shutdown));
-    }
-}
-
-/// Counts a request as long as it is on the way, also if its future is dropped.
-struct OnTheWay<'a>(&'a AtomicU64);
-
-impl<'a> OnTheWay<'a> {
-    fn new(count: &'a AtomicU64) -> OnTheWay<'a> {
-        count.fetch_add(1, Relaxed);
-        OnTheWay(count)
-    }
-}
-
-impl Drop for OnTheWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -176,8 +176,10 @@ mod tests {
     use super::*;
     use crate::model::Reason;
 
-    fn open(ledger: &Arc<Ledger>, spans: u32, from: Source) -> (Receipt, Arc<Mutex<Option<Result<(), Refusal>>>>) {
-        let answer = Arc::new(Mutex::new(None));
+    type Told = Arc<Mutex<Option<Result<(), Refusal>>>>;
+
+    fn open(ledger: &Arc<Ledger>, spans: u32, from: Source) -> (Receipt, Told) {
+        let answer = Told::default();
         let told = answer.clone();
         let receipt = ledger.open(spans, from, move |said| {
             assert!(told.lock().unwrap().replace(said).is_none(), "answered twice");

@@ -1,5 +1,5 @@
 use std::io::Read;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::Outcome;
 use super::*;
@@ -91,7 +91,7 @@ async fn a_backend_that_names_a_pause_gets_it_in_seconds_and_as_a_date() {
     let outcome = outcome_of(Answer::http(429, &[("retry-after", "7")], b"")).await;
     assert_eq!(retry(&outcome), Some((Some(Duration::from_secs(7)), false)));
     let later = UNIX_EPOCH + Duration::from_nanos(unix_now().0) + Duration::from_secs(100);
-    let date = httpdate::fmt_http_date(SystemTime::from(later));
+    let date = httpdate::fmt_http_date(later);
     let outcome = outcome_of(Answer::http(503, &[("retry-after", &date)], b"")).await;
     let (at_least, _) = retry(&outcome).unwrap();
     assert!((Duration::from_secs(90)..=Duration::from_secs(100)).contains(&at_least.unwrap()), "{at_least:?}");

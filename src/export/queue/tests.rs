@@ -1,17 +1,23 @@
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::*;
-use crate::export::Sending;
+use crate::export::courier::CONCURRENT_SENDS;
 use crate::export::testing::{Answer, TestBackend, batch, names, otlp, quick_retry, request, request_of};
+use crate::export::{EncodeError, Outcome, Sending};
+use crate::model::{DropReason, Spans};
 use crate::pipeline::ledger::{Ledger, Source};
 use crate::pipeline::testing::Watched;
 
+type Answers = Box<dyn Fn(usize, &[u8]) -> Outcome + Send + Sync>;
+
 /// Answers from a function of (which try, payload), as soon as the gate is open.
 struct Scripted {
-    answer: Box<dyn Fn(usize, &[u8]) -> Outcome + Send + Sync>,
+    answer: Answers,
     tries: watch::Sender<Vec<Vec<String>>>,
     gate: watch::Sender<bool>,
     most_at_once: AtomicUsize,
@@ -98,7 +104,7 @@ async fn senders_are_answered_when_the_queue_has_their_spans_and_the_fate_follow
     assert!(queue.status().queue_bytes > 0);
     backend.gate.send_replace(true);
     assert_eq!(sender.fate().await, Fate::Exported);
-    assert_eq!(queue.drain(queue.0.clock.now() + Duration::from_secs(20)).await, 0);
+    assert_eq!(queue.drain(queue.0.courier.clock().now() + Duration::from_secs(20)).await, 0);
     let status = queue.status();
     assert_eq!((status.sent_spans, status.queue_bytes, status.in_flight_requests), (2, 0, 0));
     assert_eq!(sender.budget().bytes(), 0);
@@ -149,7 +155,7 @@ async fn a_request_that_is_tried_again_holds_nobody_up() {
     queue.consume(batch(&request(&["healthy"]), &healthy));
     assert_eq!(healthy.fate().await, Fate::Exported);
     assert!(stuck.iter().all(|sender| sender.finished().is_none()));
-    assert_eq!(queue.drain(queue.0.clock.now()).await, stuck.len() as u64);
+    assert_eq!(queue.drain(queue.0.courier.clock().now()).await, stuck.len() as u64);
 }
 
 #[tokio::test]
@@ -253,7 +259,7 @@ async fn a_batch_above_the_common_limit_of_grpc_servers_is_cut() {
     assert_eq!(tries.len(), 4);
     assert_eq!(tries.concat().into_iter().collect::<BTreeSet<_>>().len(), 1000);
     assert_eq!(sender.fates().iter().map(|(spans, _)| spans).sum::<u32>(), 1000);
-    assert_eq!(queue.drain(queue.0.clock.now() + Duration::from_secs(20)).await, 0);
+    assert_eq!(queue.drain(queue.0.courier.clock().now() + Duration::from_secs(20)).await, 0);
     assert_eq!((queue.status().queue_bytes, sender.budget().bytes()), (0, 0));
 }
 
@@ -269,7 +275,7 @@ async fn a_drain_delivers_what_it_can_and_gives_up_the_rest_by_name() {
         }
     }
     assert_eq!(ledger.status().in_flight, 30);
-    assert_eq!(queue.drain(queue.0.clock.now()).await, 30);
+    assert_eq!(queue.drain(queue.0.courier.clock().now()).await, 30);
     let status = ledger.status();
     assert_eq!((status.in_flight, status.dropped["shutdown"], status.released), (0, 30, 0));
     assert!(status.balanced);
@@ -285,7 +291,7 @@ async fn room_reserved_before_a_drain_is_still_honoured() {
     let queue = start(backend.clone(), quick_retry());
     let slot = queue.reserve(1000, 1).ok().unwrap();
     let draining = queue.clone();
-    let deadline = queue.0.clock.now() + Duration::from_secs(20);
+    let deadline = queue.0.courier.clock().now() + Duration::from_secs(20);
     let drained = tokio::spawn(async move { draining.drain(deadline).await });
     while queue.reserve(1, 1).is_ok() {
         tokio::task::yield_now().await;
@@ -314,7 +320,7 @@ async fn one_batch_after_the_other_gets_through_a_backend_with_every_kind_of_tro
     for index in 0..20 {
         queue.consume(entered(&ledger, &format!("{index}")));
     }
-    assert_eq!(queue.drain(queue.0.clock.now() + Duration::from_secs(30)).await, 0);
+    assert_eq!(queue.drain(queue.0.courier.clock().now() + Duration::from_secs(30)).await, 0);
     let status = ledger.status();
     assert_eq!((status.exported, status.in_flight, status.balanced), (20, 0, true));
     let delivered: BTreeSet<String> = server.seen().iter().flat_map(|seen| names(&seen.body)).collect();

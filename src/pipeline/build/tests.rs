@@ -30,8 +30,10 @@ fn mesh_settings() -> MeshSettings {
     }
 }
 
-/// Pipelines as (id, receivers, processors, exporters).
-fn settings(pipelines: &[(&str, &[&str], &[&str], &[&str])]) -> Settings {
+/// A pipeline as (id, receivers, processors, exporters).
+type Line<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+
+fn settings(pipelines: &[Line<'_>]) -> Settings {
     let list = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
     let pipelines = pipelines.iter().map(|(id, receivers, processors, exporters)| {
         let pipeline =
