@@ -90,7 +90,8 @@ impl HttpClient {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        tcp.set_connect_timeout(Some(settings.timeout));
+        // Shared out among the addresses of a name; half, so that there is time left for the request.
+        tcp.set_connect_timeout(Some(settings.timeout / 2));
         let schemes = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
         let schemes = match &settings.tls.server_name_override {
             Some(name) => {
@@ -124,12 +125,13 @@ impl HttpClient {
         let connection = capture_connection(&mut request);
         match tokio::time::timeout(self.timeout, self.exchange(request)).await {
             Ok(result) => result,
-            Err(_) => {
-                if let Some(connected) = connection.connection_metadata().as_ref() {
+            Err(_) => match connection.connection_metadata().as_ref() {
+                Some(connected) => {
                     connected.poison();
+                    Err(Failure::TimedOut(self.timeout))
                 }
-                Err(Failure::TimedOut(self.timeout))
-            }
+                None => Err(Failure::Connect(format!("no connection within {:?}", self.timeout))),
+            },
         }
     }
 

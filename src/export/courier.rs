@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Backend, EncodeError, Outcome};
 use crate::config::settings::{ComponentId, RetrySettings};
 use crate::logic::backoff::Backoff;
-use crate::model::{Batch, DropReason, Fate, Receipt, Spans};
+use crate::model::{Batch, DropReason, Fate, Receipt, Spans, Tick};
 use crate::runtime::clock::Clock;
 
 /// Requests on the way at a time, the Collector's `num_consumers`.
@@ -23,6 +23,9 @@ pub const CONCURRENT_SENDS: usize = 10;
 
 /// Requests above this are encoded on a thread that may block.
 const ENCODE_INLINE_BYTES: usize = 1 << 20;
+
+/// Between two log lines about dropped spans.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What one exporter has done, in spans unless said otherwise.
 #[derive(Clone, Debug, Serialize)]
@@ -57,6 +60,9 @@ struct Counts {
     in_flight_requests: AtomicU64,
     cut_short: AtomicU64,
     failing: AtomicBool,
+    /// Dropped and not yet in a log line; when the last one was written.
+    unlogged: AtomicU64,
+    logged_at: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -177,10 +183,23 @@ impl Courier {
 
     fn give_up(&self, receipt: Receipt, reason: DropReason, message: &str) {
         let spans = receipt.spans();
-        tracing::warn!(exporter = %self.id, spans, reason = reason.label(), error = message, "spans are dropped");
+        self.log_dropped(u64::from(spans), reason, message);
         self.counts.send_failed.fetch_add(u64::from(spans), Relaxed);
         *self.last_error() = Some(message.to_owned());
         receipt.resolve(Fate::Dropped(reason));
+    }
+
+    /// At most one line a second: a backend that refuses everything must not fill the disk with our log as well.
+    fn log_dropped(&self, spans: u64, reason: DropReason, message: &str) {
+        let counts = &self.counts;
+        counts.unlogged.fetch_add(spans, Relaxed);
+        let (last, now) = (counts.logged_at.load(Relaxed), self.clock.now());
+        let due = last == 0 || now.since(Tick(last)) >= LOG_INTERVAL;
+        // Whoever moves the mark writes the line.
+        if due && counts.logged_at.compare_exchange(last, now.0.max(1), Relaxed, Relaxed).is_ok() {
+            let spans = counts.unlogged.swap(0, Relaxed);
+            tracing::warn!(exporter = %self.id, spans, reason = reason.label(), error = message, "spans are dropped");
+        }
     }
 
     /// One line when a backend begins to fail, not one for each try.

@@ -5,7 +5,7 @@
 //! the last whole line before the next try: a reader never sees half an object.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +42,24 @@ fn open(path: &Path, append: bool) -> io::Result<File> {
         File::create(path)?;
     }
     // Appending also when the file was emptied: each write then goes to the end, wherever that is after a cut.
-    OpenOptions::new().create(true).append(true).open(path)
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    if ends_in_half_a_line(path)? {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+/// A process that was killed while it wrote leaves half a line, and the next one must not stand behind it.
+fn ends_in_half_a_line(path: &Path) -> io::Result<bool> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(false);
+    }
+    let mut file = File::open(path)?;
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 impl Lines {
@@ -144,6 +161,17 @@ mod tests {
         let mut lines = Lines { file: open(&path, true).unwrap(), whole: Some(12) };
         lines.write(b"{\"next\":2}\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"whole\":1}\n{\"next\":2}\n");
+    }
+
+    #[test]
+    fn what_is_appended_begins_a_line_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("traces.json");
+        for (before, after) in [("{\"ha", "{\"ha\nx\n"), ("{}\n", "{}\nx\n"), ("", "x\n")] {
+            std::fs::write(&path, before).unwrap();
+            Lines { file: open(&path, true).unwrap(), whole: None }.write(b"x\n").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+        }
     }
 
     #[test]

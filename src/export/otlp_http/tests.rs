@@ -3,6 +3,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::Outcome;
 use super::*;
+use crate::config::settings::Secret;
 use crate::export::testing::{Answer, Pki, TestBackend, names, otlp, oversized, spans};
 use crate::wire::reply::{self, PartialSuccess, Status};
 
@@ -33,12 +34,14 @@ async fn a_request_carries_what_the_protocol_and_the_configuration_ask_for() {
     ] {
         let mut settings = otlp(format!("http://{}/custom/path?k=v", server.address));
         settings.compression = compression;
+        // What the protocol fixes cannot be configured away.
+        settings.headers.push(("content-type".to_owned(), Secret::new("text/plain".to_owned())));
         let backend = OtlpHttp::new(&settings).unwrap();
         let sent = backend.encode(&spans(&["a", "b"])).unwrap();
         assert_eq!(backend.send(sent).await, Outcome::Delivered);
         let seen = server.seen().pop().unwrap();
         assert_eq!(seen.path, "/custom/path");
-        assert_eq!(seen.headers["content-type"], "application/x-protobuf");
+        assert_eq!(seen.headers.get_all("content-type").iter().collect::<Vec<_>>(), ["application/x-protobuf"]);
         assert_eq!(seen.headers["x-tenant"], "secret");
         assert_eq!(seen.headers["user-agent"], concat!("spanmesh/", env!("CARGO_PKG_VERSION")));
         assert_eq!(seen.headers.get("content-encoding").map(|value| value.to_str().unwrap()), token);
@@ -181,6 +184,6 @@ fn what_cannot_work_is_said_at_the_start() {
     settings.tls.ca_file = Some("/nowhere/ca.pem".into());
     assert!(matches!(OtlpHttp::new(&settings), Err(StartError::File { .. })));
     let mut settings = otlp("http://localhost:4318/v1/traces".to_owned());
-    settings.headers.push(("bad name".to_owned(), crate::config::settings::Secret::new("x".to_owned())));
+    settings.headers.push(("bad name".to_owned(), Secret::new("x".to_owned())));
     assert!(matches!(OtlpHttp::new(&settings), Err(StartError::Header { .. })));
 }
