@@ -10,6 +10,10 @@
 //! - [`Receipt::watch`] when a stage wants to know the fate of what passed through it (dedup does).
 //! - [`Receipt::merge`] when several batches become one.
 //!
+//! Counts stay exact over `watch` and `merge`: if some of the spans behind them were exported and some dropped, just as
+//! many of the spans before them were. Only which of the merged batches lost them is not known. Where one part was not
+//! taken at all, all of what was merged counts as not taken, since its senders will send all of it again.
+//!
 //! A receipt that is dropped without a fate resolves as [`Fate::Released`]: nothing hangs, the sender is asked to try
 //! again, the ledger counts it, and a debug build fails, because some stage forgot it.
 
@@ -221,7 +225,7 @@ impl Receipt {
     /// (or refused if one refuses), and meet the worst fate of all.
     pub fn tee(self, copies: usize) -> Vec<Receipt> {
         let spans = self.spans;
-        let mut first = Receipt::relay(vec![self], |_| ());
+        let mut first = Receipt::relay(vec![self], |_| (), Fates::Worst);
         let mut all: Vec<Receipt> = (1..copies)
             .map(|_| {
                 let mut copy = first.split(0);
@@ -235,18 +239,18 @@ impl Receipt {
 
     /// A receipt in place of this one; `seen` learns the worst fate just before this one does.
     pub fn watch(self, seen: impl FnOnce(&Fate) + Send + 'static) -> Receipt {
-        Receipt::relay(vec![self], seen)
+        Receipt::relay(vec![self], seen, Fates::Counted(Mutex::default()))
     }
 
     /// One receipt for several batches that became one.
     pub fn merge(parts: Vec<Receipt>) -> Receipt {
-        Receipt::relay(parts, |_| ())
+        Receipt::relay(parts, |_| (), Fates::Counted(Mutex::default()))
     }
 
-    fn relay(parts: Vec<Receipt>, seen: impl FnOnce(&Fate) + Send + 'static) -> Receipt {
+    fn relay(parts: Vec<Receipt>, seen: impl FnOnce(&Fate) + Send + 'static, fates: Fates) -> Receipt {
         let spans = parts.iter().map(|part| part.spans).sum();
         let accepted = !parts.is_empty() && parts.iter().all(|part| part.accepted);
-        let relay = Relay { parts: Mutex::new(parts), seen: Mutex::new(Some(Box::new(seen))) };
+        let relay = Relay { parts: Mutex::new(parts), seen: Mutex::new(Some(Box::new(seen))), fates };
         let mut receipt = Receipt::new(spans, relay);
         if accepted {
             receipt.accept();
@@ -269,9 +273,28 @@ type Seen = Box<dyn FnOnce(&Fate) + Send>;
 struct Relay {
     parts: Mutex<Vec<Receipt>>,
     seen: Mutex<Option<Seen>>,
+    fates: Fates,
+}
+
+/// What the receipts that a relay stands for are told at the end.
+enum Fates {
+    /// The worst of all: the shares were the same spans in several places.
+    Worst,
+    /// As many spans of each fate as there were; the shares were different spans.
+    Counted(Mutex<Vec<(u32, Fate)>>),
 }
 
 impl Holder for Relay {
+    fn resolved(&self, spans: u32, fate: &Fate, _accepted: bool) {
+        if let Fates::Counted(fates) = &self.fates {
+            let mut fates = lock(fates);
+            match fates.iter_mut().find(|(_, known)| known == fate) {
+                Some((count, _)) => *count += spans,
+                None => fates.push((spans, fate.clone())),
+            }
+        }
+    }
+
     fn answered(&self, answer: Result<(), Refusal>) {
         // A refusal reaches the parts as their fate, in `finished`; only custody is news already now.
         if answer.is_ok() {
@@ -284,7 +307,28 @@ impl Holder for Relay {
             seen(&worst);
         }
         let parts = std::mem::take(&mut *lock(&self.parts));
-        parts.into_iter().for_each(|part| part.resolve(worst.clone()));
+        match &self.fates {
+            Fates::Counted(fates) if !matches!(worst, Fate::Refused(_) | Fate::Released) => {
+                hand_out(parts, std::mem::take(&mut *lock(fates)), &worst);
+            }
+            Fates::Counted(_) | Fates::Worst => parts.into_iter().for_each(|part| part.resolve(worst.clone())),
+        }
+    }
+}
+
+/// Gives `parts` the fates, each as often as it is there; `rest` to spans beyond their sum.
+fn hand_out(parts: Vec<Receipt>, fates: Vec<(u32, Fate)>, rest: &Fate) {
+    let mut fates = fates.into_iter().chain(std::iter::once((u32::MAX, rest.clone())));
+    let (mut count, mut fate) = fates.next().unwrap_or((u32::MAX, rest.clone()));
+    for mut part in parts {
+        while part.spans > count {
+            if count > 0 {
+                part.split(count).resolve(fate);
+            }
+            (count, fate) = fates.next().unwrap_or((u32::MAX, rest.clone()));
+        }
+        count -= part.spans;
+        part.resolve(fate.clone());
     }
 }
 
@@ -376,6 +420,41 @@ mod tests {
         merged.resolve(Fate::Exported);
         assert_eq!(lock(&first_spy.0).finished, Some(Fate::Exported));
         assert_eq!(lock(&second_spy.0).finished, Some(Fate::Exported));
+    }
+
+    #[test]
+    fn merged_batches_meet_each_fate_as_often_as_the_one_they_became() {
+        let (first_spy, first) = spied(3);
+        let (second_spy, second) = spied(5);
+        let worst = Arc::new(Mutex::new(None));
+        let noted = worst.clone();
+        let mut merged = Receipt::merge(vec![first, second]).watch(move |fate| *lock(&noted) = Some(fate.clone()));
+        let dropped = Fate::Dropped(DropReason::RetriesExhausted);
+        merged.split(1).resolve(Fate::Duplicate);
+        merged.accept();
+        merged.split(4).resolve(Fate::Exported);
+        merged.split(1).resolve(dropped.clone());
+        merged.resolve(Fate::Exported);
+        assert_eq!(*lock(&worst), Some(dropped.clone()));
+        assert_eq!(lock(&first_spy.0).fates, [(1, Fate::Duplicate), (2, Fate::Exported)]);
+        assert_eq!(lock(&second_spy.0).fates, [(4, Fate::Exported), (1, dropped.clone())]);
+        assert_eq!(lock(&second_spy.0).finished, Some(dropped));
+    }
+
+    #[test]
+    fn merged_batches_of_which_a_part_was_refused_are_refused_as_a_whole() {
+        let (first_spy, first) = spied(3);
+        let (second_spy, second) = spied(5);
+        let mut merged = Receipt::merge(vec![first, second]);
+        let mut part = merged.split(4);
+        part.accept();
+        part.resolve(Fate::Exported);
+        let refusal = Refusal::passing(Reason::QueueFull);
+        merged.resolve(Fate::Refused(refusal.clone()));
+        for (spy, spans) in [(first_spy, 3), (second_spy, 5)] {
+            assert_eq!(lock(&spy.0).fates, [(spans, Fate::Refused(refusal.clone()))]);
+            assert_eq!(lock(&spy.0).answer, Some(Err(refusal.clone())));
+        }
     }
 
     #[test]
