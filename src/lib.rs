@@ -21,6 +21,8 @@ pub mod export;
 #[cfg(feature = "node")]
 pub mod link;
 #[cfg(feature = "node")]
+pub mod load;
+#[cfg(feature = "node")]
 pub mod pipeline;
 #[cfg(feature = "node")]
 pub mod receive;

@@ -1,0 +1,6 @@
+//! The load tool: OTLP requests that look like a busy service's, sent as fast as asked, with what came of them.
+
+pub mod payload;
+mod proto;
+
+pub use payload::{Payload, Shape};
