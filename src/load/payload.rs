@@ -337,7 +337,7 @@ impl Resource {
             r.attribute(1, "host.name", &format!("ip-10-0-{}-{}.internal", rng.below(256), rng.below(256)));
             r.attribute(1, "telemetry.sdk.language", "java");
             r.attribute(1, "telemetry.sdk.version", "1.55.0");
-            if index % 2 == 0 {
+            if index.is_multiple_of(2) {
                 r.attribute(1, "cloud.availability_zone", "us-east-1b");
             }
         });
