@@ -6,6 +6,7 @@ pub mod components;
 mod environment;
 pub mod exit;
 pub mod host;
+pub mod load;
 pub mod output;
 pub mod print_config;
 pub mod run;

@@ -9,6 +9,8 @@
 //! would cost more than the node needs to take them, and a load tool must not be the bottleneck. Everything follows
 //! from the seed and the time given: equal seeds give equal requests.
 
+use std::sync::Arc;
+
 use super::proto::{ProtoWriter, put_len_header, varint_len};
 use crate::model::UnixNanos;
 
@@ -150,8 +152,8 @@ impl Planned {
 pub struct Payload {
     rng: Rng,
     shape: Shape,
-    templates: Vec<Template>,
-    resources: Vec<Resource>,
+    templates: Arc<[Template]>,
+    resources: Arc<[Resource]>,
     planned: Vec<Planned>,
 }
 
@@ -163,7 +165,7 @@ const REFERENCE_SPANS: usize = 512;
 impl Payload {
     pub fn new(seed: u64, shape: Shape) -> Payload {
         let mut rng = Rng::new(seed);
-        let resources: Vec<_> = (0..shape.resources.max(1)).map(|i| Resource::write(&mut rng, i)).collect();
+        let resources: Arc<[_]> = (0..shape.resources.max(1)).map(|i| Resource::write(&mut rng, i)).collect();
         let headers: usize = resources.iter().map(Resource::overhead).sum();
         let richness = shape.richness();
         // Lengths around a span (3 bytes) and its ids (37 in the mean: a root has no parent) are not in the template.
@@ -174,6 +176,17 @@ impl Payload {
         let pad = (target * TEMPLATES).saturating_sub(written) / TEMPLATES;
         let templates = bases.iter().map(|seed| Template::write(*seed, richness, pad)).collect();
         Payload { rng, shape, templates, resources, planned: Vec::new() }
+    }
+
+    /// Another writer with the same texts and other ids, for a second task.
+    pub fn fork(&self, seed: u64) -> Payload {
+        Payload {
+            rng: Rng::new(seed),
+            shape: self.shape.clone(),
+            templates: Arc::clone(&self.templates),
+            resources: Arc::clone(&self.resources),
+            planned: Vec::new(),
+        }
     }
 
     /// One encoded `ExportTraceServiceRequest` of `spans` spans, whose traces ended shortly before `now`.
