@@ -13,6 +13,8 @@ pub mod certs;
 #[cfg(feature = "node")]
 pub mod cli;
 #[cfg(feature = "node")]
+pub mod demo;
+#[cfg(feature = "node")]
 pub mod discover;
 #[cfg(feature = "node")]
 pub mod dns_zone;

@@ -1,0 +1,4 @@
+//! `spanmesh demo`.
+pub mod checker;
+pub mod places;
+pub mod traffic;
