@@ -223,11 +223,11 @@ impl Traffic {
             (a, b) if a == b => LOCAL_HOP,
             (a, b) => round_trip(a, b) / 2,
         };
-        for i in 0..SERVICES.len() {
-            times[i].server.0 = now;
+        for (i, at) in times.iter_mut().enumerate() {
+            at.server.0 = now;
             now += work();
             if i + 1 < SERVICES.len() {
-                times[i].client.0 = now;
+                at.client.0 = now;
                 now += hop(i);
             }
         }
