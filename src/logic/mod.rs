@@ -5,3 +5,4 @@ pub mod backoff;
 pub mod dedup;
 pub mod membership;
 pub mod ring;
+pub mod route;

@@ -1,0 +1,270 @@
+//! What comes in: connections, and on each connection batches and membership messages.
+//!
+//! Nothing from a peer is believed before it is bounded. **Connections**: while many handshakes are pending, an address
+//! that has not shown that it receives what is sent to it is asked to first (QUIC Retry), and beyond a cap nobody
+//! is listened to. **Streams**: each is read against a deadline, so a peer that sends one byte a minute holds a stream for
+//! seconds and not for ever; how many may be open at once QUIC itself enforces. **Bytes**: what a peer's batches take
+//! before they are walked is counted against a budget of that peer, so a flood fills the flooder's own flow control and
+//! nobody else's. A batch is taken only whole, when its stream has ended as announced; otherwise its stream alone is reset.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Incoming, RecvStream, SendStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use super::compress;
+use super::conn::{Conn, Direction};
+use super::frame::{BatchHead, Code, FrameError, Kind, MAX_GOSSIP, Reply};
+use super::greet::{GREETING_DEADLINE, greet};
+use super::link::Link;
+use super::shared::{Core, Event};
+use super::recent::Seen;
+use super::stream::{ReadError, read_body, read_head, read_kind};
+use crate::logic::route::MAX_HOPS;
+use crate::model::{Batch, Reason, Refusal};
+use crate::pipeline::Source;
+use crate::wire;
+
+/// Handshakes pending at once above which addresses must show that they are real.
+const VALIDATE_ABOVE: usize = 32;
+/// Most handshakes pending at once: 0.4 ms of CPU and some 20 KB each.
+const MAX_PENDING: usize = 512;
+/// Streams that a peer may have open at once, of each kind. Twice what a sender of this build has under way.
+pub(super) const MAX_STREAMS: u32 = 128;
+/// Batches above this are decompressed and walked where blocking is allowed: 1 MiB takes about 1.5 ms.
+const INLINE_BYTES: usize = 1 << 20;
+/// What a peer is asked to wait that sends a batch again while it is being taken.
+const TAKING_PAUSE: Duration = Duration::from_millis(200);
+
+/// Accepts connections until the endpoint is closed.
+pub(super) async fn accept_all(core: Arc<Core>, endpoint: quinn::Endpoint) {
+    let mut pending: JoinSet<()> = JoinSet::new();
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            Some(_) = pending.join_next() => continue,
+            () = core.stop.cancelled() => return,
+        };
+        let Some(incoming) = incoming else { return };
+        if pending.len() >= MAX_PENDING {
+            core.counts.add(|counts| &counts.handshakes_ignored, 1);
+            incoming.ignore();
+        } else if pending.len() >= VALIDATE_ABOVE && !incoming.remote_address_validated() && incoming.may_retry() {
+            let _ = incoming.retry();
+        } else {
+            pending.spawn(accept(core.clone(), incoming));
+        }
+    }
+}
+
+async fn accept(core: Arc<Core>, incoming: Incoming) {
+    let address = incoming.remote_address();
+    let greeted = async {
+        let quic = incoming.accept().map_err(|error| error.to_string())?;
+        let quic = tokio::time::timeout(GREETING_DEADLINE, quic).await.map_err(|_| "no handshake in time".to_owned())?;
+        let quic = quic.map_err(|error| error.to_string())?;
+        let hello = greet(&core, &quic, Direction::Accepted).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((quic, hello))
+    };
+    match greeted.await {
+        Ok((quic, hello)) => core.link_up(quic, hello, Direction::Accepted).await,
+        Err(error) => {
+            core.counts.add(|counts| &counts.handshakes_failed, 1);
+            info!(%address, %error, "no link");
+        }
+    }
+}
+
+/// Takes what comes on a connection until it ends.
+pub(super) async fn serve(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>) {
+    let quic = &conn.quic;
+    let mut streams: JoinSet<()> = JoinSet::new();
+    let error = loop {
+        tokio::select! {
+            stream = quic.accept_bi() => match stream {
+                Ok((send, recv)) => {
+                    streams.spawn(batch_stream(core.clone(), link.clone(), conn.clone(), send, recv));
+                }
+                Err(error) => break error,
+            },
+            stream = quic.accept_uni() => match stream {
+                Ok(recv) => {
+                    streams.spawn(gossip_stream(core.clone(), link.clone(), recv));
+                }
+                Err(error) => break error,
+            },
+            datagram = quic.read_datagram() => match datagram {
+                Ok(datagram) => gossip_datagram(&core, &link, &datagram),
+                Err(error) => break error,
+            },
+            Some(_) = streams.join_next() => {}
+        }
+    };
+    link.detach(&conn, &error.to_string());
+    info!(peer = %link.peer, address = %conn.address(), %error, "link down");
+    core.tell(Event::Link(link.peer.clone())).await;
+}
+
+fn gossip_datagram(core: &Core, link: &Link, datagram: &Bytes) {
+    match datagram.split_first() {
+        Some((kind, _)) if *kind == Kind::Gossip as u8 && datagram.len() <= MAX_GOSSIP => {
+            core.tell_gossip(&link.peer, datagram.slice(1..));
+        }
+        _ => {
+            link.counts.bad_streams.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+async fn gossip_stream(core: Arc<Core>, link: Arc<Link>, mut recv: RecvStream) {
+    let message = async {
+        let kind = read_kind(&mut recv).await?;
+        if kind != Kind::Gossip {
+            return Err(FrameError::UnknownKind(kind as u8).into());
+        }
+        recv.read_to_end(MAX_GOSSIP).await.map_err(|error| match error {
+            quinn::ReadToEndError::TooLong => FrameError::TooLarge { what: "gossip", max: MAX_GOSSIP }.into(),
+            quinn::ReadToEndError::Read(error) => ReadError::Ended(error),
+        })
+    };
+    match tokio::time::timeout(core.tuning.read_deadline, message).await {
+        Ok(Ok(message)) => core.tell_gossip(&link.peer, message.into()),
+        Ok(Err(ReadError::Frame(error))) => {
+            link.counts.bad_streams.fetch_add(1, Relaxed);
+            debug!(peer = %link.peer, %error, "a stream is reset");
+            let _ = recv.stop(error.code().varint());
+        }
+        Ok(Err(ReadError::Ended(_))) => {}
+        Err(_) => {
+            link.counts.bad_streams.fetch_add(1, Relaxed);
+            let _ = recv.stop(Code::TooSlow.varint());
+        }
+    }
+}
+
+/// One batch, from its first byte to its answer.
+async fn batch_stream(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>, mut send: SendStream, mut recv: RecvStream) {
+    let reading = read_batch(&core, &link, &conn, &mut recv);
+    let code = match tokio::time::timeout(core.tuning.read_deadline, reading).await {
+        Ok(Ok(taken)) => {
+            let reply = take(&core, &link, taken).await;
+            if matches!(reply, Reply::Refused(_)) {
+                link.counts.refused_here.fetch_add(1, Relaxed);
+            }
+            let answered = async {
+                send.write_chunk(reply.encode().into()).await.ok()?;
+                send.finish().ok()?;
+                send.stopped().await.ok()
+            };
+            // A peer that does not read its answers loses them; it will send again and be told then.
+            let _ = tokio::time::timeout(core.tuning.read_deadline, answered).await;
+            return;
+        }
+        Ok(Err(ReadError::Frame(error))) => {
+            warn!(peer = %link.peer, %error, "a stream is reset");
+            error.code()
+        }
+        Ok(Err(ReadError::Ended(_))) => Code::Malformed,
+        Err(_) => Code::TooSlow,
+    };
+    link.counts.bad_streams.fetch_add(1, Relaxed);
+    let _ = recv.stop(code.varint());
+    let _ = send.reset(code.varint());
+}
+
+struct Arrived {
+    head: BatchHead,
+    body: Bytes,
+    /// Counts body and batch against the peer until the batch is walked.
+    room: tokio::sync::OwnedSemaphorePermit,
+    held: crate::model::Held,
+}
+
+async fn read_batch(core: &Core, link: &Link, conn: &Conn, recv: &mut RecvStream) -> Result<Arrived, ReadError> {
+    let kind = read_kind(recv).await?;
+    if kind != Kind::Batch {
+        return Err(FrameError::UnknownKind(kind as u8).into());
+    }
+    let head = BatchHead::decode(&read_head(recv).await?)?;
+    if head.boot != conn.peer.identity.boot || head.hops >= MAX_HOPS {
+        return Err(FrameError::Field("batch id or hops").into());
+    }
+    // A batch larger than the peer's whole budget comes alone. Waiting here leaves its bytes in the peer's own
+    // flow control; the deadline that runs is the stream's.
+    let wanted = (head.body_bytes + head.raw_bytes).min(core.tuning.inbound_bytes);
+    let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+    let room = link.inbound.clone().acquire_many_owned(wanted).await.map_err(|_| quinn::ReadError::ClosedStream)?;
+    let held = core.budget.hold(head.body_bytes + head.raw_bytes);
+    let body = read_body(recv, head.body_bytes).await?;
+    Ok(Arrived { head, body, room, held })
+}
+
+/// Hands a batch on, and says what became of it.
+async fn take(core: &Arc<Core>, link: &Arc<Link>, arrived: Arrived) -> Reply {
+    let Arrived { head, body, room, mut held } = arrived;
+    let (boot, seq) = (head.boot, head.seq);
+    let begun = link.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).begin(boot, seq);
+    match begun {
+        Seen::Fresh => {}
+        Seen::Taken { rejected } => {
+            link.counts.replayed.fetch_add(1, Relaxed);
+            return Reply::Accepted { rejected };
+        }
+        Seen::Taking => {
+            link.counts.replayed.fetch_add(1, Relaxed);
+            return Reply::Refused(Refusal::RetryAfter { after: TAKING_PAUSE, reason: Reason::QueueFull });
+        }
+    }
+    let end = {
+        let link = link.clone();
+        move |rejected| {
+            link.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).end(boot, seq, rejected);
+        }
+    };
+    let wire_bytes = body.len() as u64;
+    let limits = core.limits.clone();
+    let open = move || {
+        let raw = compress::decompress(body, head.compression, head.raw_bytes).ok()?;
+        wire::walk(raw, &limits).ok()
+    };
+    let walked = if head.raw_bytes > INLINE_BYTES {
+        tokio::task::spawn_blocking(open).await.ok().flatten()
+    } else {
+        open()
+    };
+    drop(room);
+    let Some(walked) = walked else {
+        warn!(peer = %link.peer, seq, "a batch does not decompress or is not spans");
+        end(None);
+        return Reply::Refused(Refusal::Permanent { reason: Reason::Malformed });
+    };
+    let spans = walked.spans;
+    // The sender counts indexed spans only, as this walker does: fewer means that limits differ.
+    let taken = u32::try_from(spans.len()).unwrap_or(u32::MAX);
+    let rejected = head.spans.saturating_sub(taken);
+    link.counts.received_batches.fetch_add(1, Relaxed);
+    link.counts.received_spans.fetch_add(u64::from(taken), Relaxed);
+    link.counts.received_raw_bytes.fetch_add(head.raw_bytes as u64, Relaxed);
+    link.counts.received_wire_bytes.fetch_add(wire_bytes, Relaxed);
+    if spans.is_empty() {
+        end(Some(rejected));
+        return Reply::Accepted { rejected };
+    }
+    held.resize(spans.bytes.len());
+    let (answer, answered) = oneshot::channel();
+    let receipt = core.ledger.open(taken, Source::Peer, move |result: Result<(), Refusal>| {
+        end(result.is_ok().then_some(rejected));
+        let _ = answer.send(result);
+    });
+    core.place(Batch { spans, receipt, held, hops: head.hops + 1 });
+    match answered.await {
+        Ok(Ok(())) => Reply::Accepted { rejected },
+        Ok(Err(refusal)) => Reply::Refused(refusal),
+        Err(_) => Reply::Refused(Refusal::passing(Reason::Internal)),
+    }
+}

@@ -1,0 +1,287 @@
+//! Where spans go: to the owned pipeline, to the queues of their owners, or back to whoever offered them.
+//!
+//! The rule of custody: **a batch is offered to every queue before any part of it is taken.** If one owner's queue is full
+//! the batch is refused as a whole, so the sender's retry is not a retry of what was taken. (The owned pipeline is the
+//! exception, for it can refuse later; dedup then finds what comes again.) Peers' spans go before local ones: they
+//! were accepted somewhere already, and a local sender can still hold its own.
+//!
+//! What is once in custody is never refused. When an owner goes, what waits for it is walked again and placed anew: the
+//! index of a queued part is not kept, for it would cost an eighth of the part for as long as it waits, and is needed in
+//! the rare case only. When nothing can take it (no owner at all, or this node's own pipeline is full), it is *parked*:
+//! bounded by what was admitted before, tried again every second and whenever the ring moves.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tracing::error;
+
+use super::link::NoRoom;
+use super::queue::{Class, Part};
+use super::shared::{Core, Table};
+use crate::logic::ring::MemberIndex;
+use crate::logic::route::{Route, route};
+use crate::model::{Batch, DropReason, Fate, Holder, Reason, Receipt, Refusal, Spans, Tick};
+use crate::wire;
+
+/// Parts above this are cut, so that no local request makes a batch that takes long on a slow link.
+const MAX_PART: usize = 1 << 20;
+/// How often the ring may move while one batch is placed.
+const TRIES: usize = 4;
+/// When parked parts are tried again, if the ring does not move before.
+pub(super) const PARKED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Spans in custody that have no place.
+#[derive(Default)]
+pub(super) struct Parked {
+    parts: VecDeque<(Tick, Part)>,
+    bytes: usize,
+}
+
+impl Parked {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn spans(&self) -> u64 {
+        self.parts.iter().map(|(_, part)| u64::from(part.spans)).sum()
+    }
+
+    /// When the first one is to be tried again.
+    pub(super) fn next_deadline(&self) -> Option<Tick> {
+        self.parts.front().map(|(due, _)| *due)
+    }
+
+    fn push(&mut self, part: Part, due: Tick) {
+        self.bytes += part.bytes.len();
+        self.parts.push_back((due, part));
+    }
+
+    /// Those due by `now`, or all.
+    fn take(&mut self, now: Option<Tick>) -> Vec<Part> {
+        let due = match now {
+            Some(now) => self.parts.iter().take_while(|(due, _)| *due <= now).count(),
+            None => self.parts.len(),
+        };
+        let parts: Vec<Part> = self.parts.drain(..due).map(|(_, part)| part).collect();
+        self.bytes -= parts.iter().map(|part| part.bytes.len()).sum::<usize>();
+        parts
+    }
+}
+
+impl Core {
+    /// Places a batch. Never waits.
+    pub(super) fn place(self: &Arc<Self>, mut batch: Batch) {
+        for _ in 0..TRIES {
+            let table = self.table.load();
+            match self.place_by(&table, batch) {
+                Ok(()) => return,
+                Err(again) => batch = again,
+            }
+        }
+        self.not_now(batch, Reason::NoOwner);
+    }
+
+    /// `Err`: the table is out of date, nothing has been done.
+    fn place_by(self: &Arc<Self>, table: &Table, batch: Batch) -> Result<(), Batch> {
+        let (route, over_the_limit) = route(&table.ring, table.me, &batch.spans, batch.hops);
+        if over_the_limit {
+            self.counts.add(|counts| &counts.hop_limit_spans, batch.spans.len() as u64);
+        }
+        let parts = match route {
+            Route::Mine => {
+                self.keep(batch);
+                return Ok(());
+            }
+            Route::NoOwner => {
+                self.not_now(batch, Reason::NoOwner);
+                return Ok(());
+            }
+            Route::Whole(owner) if batch.spans.bytes.len() <= MAX_PART => {
+                let mut parts = SmallVec::<[(MemberIndex, Spans); 4]>::new();
+                parts.push((owner, batch.spans.clone()));
+                parts
+            }
+            Route::Whole(owner) => {
+                let mut parts = SmallVec::new();
+                cut(owner, batch.spans.clone(), &mut parts);
+                parts
+            }
+            Route::Split { group_of, owners } => {
+                let mut parts = SmallVec::new();
+                for part in wire::regroup(&batch.spans, &group_of, owners.len() as u16, None) {
+                    if let Some(owner) = owners.get(usize::from(part.group)) {
+                        if Some(*owner) == table.me {
+                            parts.push((*owner, part.spans));
+                        } else {
+                            cut(*owner, part.spans, &mut parts);
+                        }
+                    }
+                }
+                parts
+            }
+        };
+        self.hand_out(table, batch, parts)
+    }
+
+    fn hand_out(
+        self: &Arc<Self>,
+        table: &Table,
+        batch: Batch,
+        parts: SmallVec<[(MemberIndex, Spans); 4]>,
+    ) -> Result<(), Batch> {
+        let class = match (batch.receipt.is_accepted(), batch.hops) {
+            (true, _) => Class::Admitted,
+            (false, 0) => Class::Local,
+            (false, _) => Class::Peer,
+        };
+        for (done, (owner, spans)) in parts.iter().enumerate() {
+            if Some(*owner) == table.me {
+                continue;
+            }
+            let reserved = match table.link(*owner) {
+                Some(link) => link.reserve(spans.bytes.len(), class),
+                None => Err(NoRoom::Full),
+            };
+            if let Err(no_room) = reserved {
+                for (owner, spans) in parts.iter().take(done) {
+                    if let Some(link) = table.link(*owner) {
+                        link.release(spans.bytes.len());
+                    }
+                }
+                if no_room == NoRoom::NotOwner {
+                    return Err(batch);
+                }
+                self.not_now(batch, Reason::QueueFull);
+                return Ok(());
+            }
+        }
+
+        let Batch { receipt, held, hops, .. } = batch;
+        let budget = held.budget().clone();
+        let mut receipt = Some(receipt);
+        let mut left = parts.len();
+        for (owner, spans) in parts {
+            left -= 1;
+            // The last part answers for all that is left, so that no span goes without an answer.
+            let count = u32::try_from(spans.len()).unwrap_or(u32::MAX);
+            let share = if left > 0 { receipt.as_mut().map(|all| all.split(count)) } else { receipt.take() };
+            let Some(mut share) = share else { break };
+            let held = budget.hold(spans.bytes.len());
+            match table.link(owner) {
+                None => self.keep(Batch { spans, receipt: share, held, hops }),
+                Some(link) => {
+                    share.accept();
+                    link.push(Part { bytes: spans.bytes, spans: share.spans(), hops, receipt: share, held });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a batch to the pipeline of what this node owns. One that is in custody already comes back if the
+    /// pipeline refuses it, and is parked.
+    fn keep(self: &Arc<Self>, batch: Batch) {
+        if !batch.receipt.is_accepted() {
+            return self.owned.consume(batch);
+        }
+        let Batch { spans, receipt, held, hops } = batch;
+        let state = Mutex::new((Some(receipt), SmallVec::new()));
+        let insist = Insist { core: self.clone(), bytes: spans.bytes.clone(), hops, state };
+        let receipt = Receipt::new(u32::try_from(spans.len()).unwrap_or(u32::MAX), insist);
+        self.owned.consume(Batch { spans, receipt, held, hops });
+    }
+
+    /// Nothing can take the batch: it goes back to its sender, or is parked if it is in custody.
+    fn not_now(&self, batch: Batch, reason: Reason) {
+        let Batch { spans, receipt, held, hops } = batch;
+        if receipt.is_accepted() {
+            self.park(Part { bytes: spans.bytes, spans: receipt.spans(), hops, receipt, held });
+        } else {
+            receipt.resolve(Fate::Refused(Refusal::passing(reason)));
+        }
+    }
+
+    fn park(&self, part: Part) {
+        let due = self.clock.now() + PARKED_PAUSE;
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(part, due);
+        self.stranded.notify_one();
+    }
+
+    /// Finds another place for what waits for members that own nothing any more, and for what is parked: what is due,
+    /// or all of it after the ring moved.
+    pub(super) fn place_stranded(self: &Arc<Self>, all_parked: bool) {
+        let now = (!all_parked).then(|| self.clock.now());
+        let mut parts = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take(now);
+        parts.extend(self.all_links().iter().flat_map(|link| link.take_stranded()));
+        for part in parts {
+            let Part { bytes, spans, hops, receipt, held } = part;
+            match wire::walk(bytes, &self.limits) {
+                Ok(walked) => {
+                    self.counts.add(|counts| &counts.rerouted_spans, u64::from(spans));
+                    self.place(Batch { spans: walked.spans, receipt, held, hops });
+                }
+                Err(error) => {
+                    // These bytes were walked when they were taken.
+                    error!(%error, spans, "spans in custody cannot be read any more");
+                    receipt.resolve(Fate::Released);
+                }
+            }
+        }
+    }
+
+    /// Gives up what is left when the node stops; the spans given up.
+    pub(super) fn give_up(&self) -> u64 {
+        let mut parts = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take(None);
+        parts.extend(self.all_links().iter().flat_map(|link| link.take_all()));
+        let spans = parts.iter().map(|part| u64::from(part.spans)).sum();
+        parts.into_iter().for_each(|part| part.receipt.resolve(Fate::Dropped(DropReason::Shutdown)));
+        spans
+    }
+}
+
+/// Cuts spans into parts of at most [`MAX_PART`] bytes, as far as spans allow.
+fn cut(owner: MemberIndex, spans: Spans, parts: &mut SmallVec<[(MemberIndex, Spans); 4]>) {
+    let pieces = spans.bytes.len().div_ceil(MAX_PART).min(spans.len()).min(usize::from(u16::MAX));
+    if pieces < 2 {
+        return parts.push((owner, spans));
+    }
+    // By equal counts: spans of one request are of a size, and a piece that is still too large is only slower.
+    let each = spans.len().div_ceil(pieces);
+    let group_of: Vec<u16> = (0..spans.len()).map(|at| (at / each) as u16).collect();
+    parts.extend(wire::regroup(&spans, &group_of, pieces as u16, None).into_iter().map(|part| (owner, part.spans)));
+}
+
+/// Stands between spans in custody and a pipeline that may refuse them.
+struct Insist {
+    core: Arc<Core>,
+    bytes: Bytes,
+    hops: u8,
+    /// The receipt of those spans, and the fates they have met so far.
+    state: Mutex<(Option<Receipt>, SmallVec<[(u32, Fate); 2]>)>,
+}
+
+impl Holder for Insist {
+    fn resolved(&self, spans: u32, fate: &Fate, _accepted: bool) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.push((spans, fate.clone()));
+    }
+
+    fn finished(&self, worst: Fate) {
+        let (receipt, fates) = std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(mut receipt) = receipt else { return };
+        if matches!(worst, Fate::Refused(Refusal::RetryAfter { .. })) {
+            // All of it again: dedup knows those that were taken.
+            let held = self.core.budget.hold(self.bytes.len());
+            let (bytes, spans, hops) = (self.bytes.clone(), receipt.spans(), self.hops);
+            return self.core.park(Part { bytes, spans, hops, receipt, held });
+        }
+        let in_custody = |fate| match fate {
+            Fate::Refused(_) => Fate::Dropped(DropReason::BackendRefused),
+            fate => fate,
+        };
+        fates.into_iter().for_each(|(spans, fate)| receipt.split(spans).resolve(in_custody(fate)));
+        receipt.resolve(in_custody(worst));
+    }
+}
