@@ -118,8 +118,6 @@ impl Conn {
             spans: sealed.spans,
         };
         let (send, mut recv) = self.quic.open_bi().await.map_err(quinn::ReadError::ConnectionLost)?;
-        // Older batches first: of many sent side by side over a slow path none would be whole in time.
-        let _ = send.set_priority(-i32::try_from(sealed.seq & 0x3fff_ffff).unwrap_or_default());
         let mut send = Unfinished(Some(send));
         let written = async {
             let stream = send.0.as_mut()?;

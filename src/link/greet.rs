@@ -19,8 +19,6 @@ use crate::model::NodeId;
 
 /// For the QUIC handshake and the hellos together. Many round trips of any path on earth.
 pub(super) const GREETING_DEADLINE: Duration = Duration::from_secs(5);
-/// What a dialer asks for: certificates name nodes by URI and not by host, so this is the same everywhere.
-pub(super) const SERVER_NAME: &str = "spanmesh.invalid";
 
 /// Why there is no link.
 #[derive(Debug, Error)]

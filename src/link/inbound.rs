@@ -15,14 +15,17 @@ use bytes::Bytes;
 use quinn::{Incoming, RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::compress;
 use super::conn::{Conn, Direction};
+use super::endpoint::{self, TurnedAway};
 use super::frame::{BatchHead, Code, FrameError, Kind, MAX_GOSSIP, Reply};
 use super::greet::{GREETING_DEADLINE, greet};
 use super::link::Link;
-use super::shared::{Core, Event};
+use super::shared::{Core, Event, at_slowest};
 use super::recent::Seen;
 use super::stream::{ReadError, read_body, read_head, read_kind};
 use crate::logic::route::MAX_HOPS;
@@ -30,10 +33,6 @@ use crate::model::{Batch, Reason, Refusal};
 use crate::pipeline::Source;
 use crate::wire;
 
-/// Handshakes pending at once above which addresses must show that they are real.
-const VALIDATE_ABOVE: usize = 32;
-/// Most handshakes pending at once: 0.4 ms of CPU and some 20 KB each.
-const MAX_PENDING: usize = 512;
 /// Streams that a peer may have open at once, of each kind. Twice what a sender of this build has under way.
 pub(super) const MAX_STREAMS: u32 = 128;
 /// Batches above this are decompressed and walked where blocking is allowed: 1 MiB takes about 1.5 ms.
@@ -51,13 +50,12 @@ pub(super) async fn accept_all(core: Arc<Core>, endpoint: quinn::Endpoint) {
             () = core.stop.cancelled() => return,
         };
         let Some(incoming) = incoming else { return };
-        if pending.len() >= MAX_PENDING {
-            core.counts.add(|counts| &counts.handshakes_ignored, 1);
-            incoming.ignore();
-        } else if pending.len() >= VALIDATE_ABOVE && !incoming.remote_address_validated() && incoming.may_retry() {
-            let _ = incoming.retry();
-        } else {
-            pending.spawn(accept(core.clone(), incoming));
+        match endpoint::admit(incoming, pending.len()) {
+            Ok(incoming) => {
+                pending.spawn(accept(core.clone(), incoming));
+            }
+            Err(TurnedAway::Retry) => {}
+            Err(TurnedAway::Refused) => core.counts.add(|counts| &counts.handshakes_turned_away, 1),
         }
     }
 }
@@ -66,7 +64,7 @@ async fn accept(core: Arc<Core>, incoming: Incoming) {
     let address = incoming.remote_address();
     let greeted = async {
         let quic = incoming.accept().map_err(|error| error.to_string())?;
-        let quic = tokio::time::timeout(GREETING_DEADLINE, quic).await.map_err(|_| "no handshake in time".to_owned())?;
+        let quic = timeout(GREETING_DEADLINE, quic).await.map_err(|_| "no handshake in time".to_owned())?;
         let quic = quic.map_err(|error| error.to_string())?;
         let hello = greet(&core, &quic, Direction::Accepted).await.map_err(|error| error.to_string())?;
         Ok::<_, String>((quic, hello))
@@ -132,7 +130,7 @@ async fn gossip_stream(core: Arc<Core>, link: Arc<Link>, mut recv: RecvStream) {
             quinn::ReadToEndError::Read(error) => ReadError::Ended(error),
         })
     };
-    match tokio::time::timeout(core.tuning.read_deadline, message).await {
+    match timeout(core.tuning.read_deadline, message).await {
         Ok(Ok(message)) => core.tell_gossip(&link.peer, message.into()),
         Ok(Err(ReadError::Frame(error))) => {
             link.counts.bad_streams.fetch_add(1, Relaxed);
@@ -149,10 +147,9 @@ async fn gossip_stream(core: Arc<Core>, link: Arc<Link>, mut recv: RecvStream) {
 
 /// One batch, from its first byte to its answer.
 async fn batch_stream(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>, mut send: SendStream, mut recv: RecvStream) {
-    let reading = read_batch(&core, &link, &conn, &mut recv);
-    let code = match tokio::time::timeout(core.tuning.read_deadline, reading).await {
-        Ok(Ok(taken)) => {
-            let reply = take(&core, &link, taken).await;
+    let code = match read_batch(&core, &link, &conn, &mut recv).await {
+        Ok(Ok(arrived)) => {
+            let reply = take(&core, &link, arrived).await;
             if matches!(reply, Reply::Refused(_)) {
                 link.counts.refused_here.fetch_add(1, Relaxed);
             }
@@ -162,7 +159,7 @@ async fn batch_stream(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>, mut sen
                 send.stopped().await.ok()
             };
             // A peer that does not read its answers loses them; it will send again and be told then.
-            let _ = tokio::time::timeout(core.tuning.read_deadline, answered).await;
+            let _ = timeout(core.tuning.read_deadline, answered).await;
             return;
         }
         Ok(Err(ReadError::Frame(error))) => {
@@ -185,7 +182,22 @@ struct Arrived {
     held: crate::model::Held,
 }
 
-async fn read_batch(core: &Core, link: &Link, conn: &Conn, recv: &mut RecvStream) -> Result<Arrived, ReadError> {
+/// `Err`: too slow.
+async fn read_batch(
+    core: &Core,
+    link: &Link,
+    conn: &Conn,
+    recv: &mut RecvStream,
+) -> Result<Result<Arrived, ReadError>, Elapsed> {
+    let deadline = core.tuning.read_deadline;
+    let head = match timeout(deadline, read_batch_head(conn, recv)).await? {
+        Ok(head) => head,
+        Err(error) => return Ok(Err(error)),
+    };
+    timeout(deadline + at_slowest(head.body_bytes), read_batch_body(core, link, head, recv)).await
+}
+
+async fn read_batch_head(conn: &Conn, recv: &mut RecvStream) -> Result<BatchHead, ReadError> {
     let kind = read_kind(recv).await?;
     if kind != Kind::Batch {
         return Err(FrameError::UnknownKind(kind as u8).into());
@@ -194,6 +206,15 @@ async fn read_batch(core: &Core, link: &Link, conn: &Conn, recv: &mut RecvStream
     if head.boot != conn.peer.identity.boot || head.hops >= MAX_HOPS {
         return Err(FrameError::Field("batch id or hops").into());
     }
+    Ok(head)
+}
+
+async fn read_batch_body(
+    core: &Core,
+    link: &Link,
+    head: BatchHead,
+    recv: &mut RecvStream,
+) -> Result<Arrived, ReadError> {
     // A batch larger than the peer's whole budget comes alone. Waiting here leaves its bytes in the peer's own
     // flow control; the deadline that runs is the stream's.
     let wanted = (head.body_bytes + head.raw_bytes).min(core.tuning.inbound_bytes);

@@ -25,7 +25,8 @@ use super::conn::Conn;
 use super::frame::{Code, Hello, Reply};
 use super::queue::{Class, Next, Part, Queue, Sealed};
 use super::recent::Recent;
-use crate::model::{BootId, DropReason, Fate, NodeId, Refusal, Tick};
+use super::shared::at_slowest;
+use crate::model::{BootId, DropReason, Fate, NodeId, Refusal};
 use crate::runtime::clock::Clock;
 
 /// Connections of one pair of nodes. Two is usual for a moment, more is a peer that dials in circles.
@@ -83,6 +84,8 @@ pub(super) struct Link {
     wake: Notify,
     context: Arc<LinkContext>,
     stop: CancellationToken,
+    /// Cancelled when the sending task is through and no batch is under way.
+    finished: CancellationToken,
 }
 
 struct State {
@@ -114,7 +117,16 @@ pub(super) enum NoRoom {
     NotOwner,
 }
 
-type Flight = (Sealed, Result<(Reply, usize), String>, bool);
+/// A batch that was under way.
+struct Flight {
+    sealed: Sealed,
+    /// The answer and the bytes it took on the wire, or why there is none.
+    answer: Result<(Reply, usize), String>,
+    took: Duration,
+    /// Whether the connection is still up.
+    alive: bool,
+}
+
 
 impl Link {
     /// A link, and the task that sends what is queued. It ends when the node stops or the link is [`Link::end`]ed.
@@ -136,6 +148,7 @@ impl Link {
             state: Mutex::new(state),
             wake: Notify::new(),
             stop: context.stop.child_token(),
+            finished: CancellationToken::new(),
             context,
         });
         tokio::spawn(link.clone().send_all());
@@ -197,12 +210,13 @@ impl Link {
         self.state().queue.take_waiting()
     }
 
-    /// Takes a new connection into use. `Err`: a later run of the peer is known.
+    /// Takes a new connection into use. `Err`: a later run of the peer is connected. (If it is not, this may be the same
+    /// node after its clock was set back.)
     pub(super) fn attach(self: &Arc<Self>, conn: Arc<Conn>, lower_id: bool) -> Result<(), Code> {
         let boot = conn.peer.identity.boot;
         let (stale, crowded, several) = {
             let mut state = self.state();
-            if state.newest_boot.is_some_and(|newest| newest > boot) {
+            if state.newest_boot.is_some_and(|newest| newest > boot) && !state.conns.is_empty() {
                 return Err(Code::OlderRun);
             }
             let mut stale = Vec::new();
@@ -279,6 +293,11 @@ impl Link {
         self.stop.cancel();
     }
 
+    /// Resolves after the stop, when all that was under way is back in the queue or answered.
+    pub(super) async fn finished(&self) {
+        self.finished.cancelled().await;
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         let state = self.state();
         Snapshot {
@@ -322,12 +341,15 @@ impl Link {
         while let Some(landed) = flights.join_next().await {
             self.landed(landed);
         }
+        self.finished.cancel();
     }
 
     /// One batch, to its answer or until there can be none.
     async fn fly(&self, conn: Arc<Conn>, sealed: Sealed) -> Flight {
+        let deadline = self.context.reply_deadline + at_slowest(sealed.bytes);
+        let start = self.context.clock.now();
         let answer = tokio::select! {
-            answer = tokio::time::timeout(self.context.reply_deadline, conn.deliver(self.context.boot, &sealed)) => {
+            answer = tokio::time::timeout(deadline, conn.deliver(self.context.boot, &sealed)) => {
                 match answer {
                     Ok(answer) => answer.map_err(|error| error.to_string()),
                     Err(_) => Err("the peer did not answer in time".to_owned()),
@@ -335,17 +357,17 @@ impl Link {
             }
             () = self.stop.cancelled() => Err("the node stops".to_owned()),
         };
-        let alive = conn.quic.close_reason().is_none();
-        (sealed, answer, alive)
+        let took = self.context.clock.now().since(start);
+        Flight { sealed, answer, took, alive: conn.quic.close_reason().is_none() }
     }
 
     fn landed(&self, landed: Result<Flight, tokio::task::JoinError>) {
-        let (sealed, answer, alive) = match landed {
+        let Flight { sealed, answer, took, alive } = match landed {
             Ok(flight) => flight,
             Err(error) => return error!(peer = %self.peer, %error, "a task that sent a batch failed"),
         };
         match answer {
-            Ok((Reply::Accepted { rejected }, wire_bytes)) => self.accepted(sealed, rejected, wire_bytes),
+            Ok((Reply::Accepted { rejected }, wire_bytes)) => self.accepted(sealed, rejected, wire_bytes, took),
             Ok((Reply::Refused(Refusal::RetryAfter { after, reason }), _)) => {
                 self.counts.refused_by_peer.fetch_add(1, Relaxed);
                 self.give_back(sealed, after, &format!("refused for now: {}", reason.label()));
@@ -371,7 +393,7 @@ impl Link {
         }
     }
 
-    fn accepted(&self, sealed: Sealed, rejected: u32, wire_bytes: usize) {
+    fn accepted(&self, sealed: Sealed, rejected: u32, wire_bytes: usize, took: Duration) {
         let counts = &self.counts;
         counts.sent_batches.fetch_add(1, Relaxed);
         counts.sent_spans.fetch_add(u64::from(sealed.spans), Relaxed);
@@ -380,6 +402,7 @@ impl Link {
         {
             let mut state = self.state();
             state.failures = 0;
+            state.queue.took(took);
             state.queue.landed(sealed.bytes);
         }
         if rejected > 0 {
@@ -417,11 +440,6 @@ impl Link {
         if stranded {
             self.context.stranded.notify_one();
         }
-    }
-
-    /// The time now, for those who hold a link only.
-    pub(super) fn now(&self) -> Tick {
-        self.context.clock.now()
     }
 }
 

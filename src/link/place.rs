@@ -74,6 +74,9 @@ impl Parked {
 impl Core {
     /// Places a batch. Never waits.
     pub(super) fn place(self: &Arc<Self>, mut batch: Batch) {
+        if self.stop.is_cancelled() {
+            return self.not_now(batch, Reason::ShuttingDown);
+        }
         for _ in 0..TRIES {
             let table = self.table.load();
             match self.place_by(&table, batch) {
@@ -205,6 +208,9 @@ impl Core {
     }
 
     fn park(&self, part: Part) {
+        if self.stop.is_cancelled() {
+            return part.receipt.resolve(Fate::Dropped(DropReason::Shutdown));
+        }
         let due = self.clock.now() + PARKED_PAUSE;
         self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(part, due);
         self.stranded.notify_one();

@@ -8,6 +8,11 @@
 //! When is a batch sent? At once while nothing is under way: waiting would only add latency. Otherwise when it is
 //! full, or when its oldest part has waited for [`LINGER`]: small streams cost 13 % more CPU than full ones, and 5 ms is
 //! little beside the round trip that the batch under way needs anyway.
+//!
+//! How many batches are under way? As many as fill the path, and not so many that they wait in line there until their
+//! deadlines pass: on a path of 1 Mbit/s a window made for a fast one would take half a minute. So the window starts
+//! small, grows while answers come quickly and shrinks when they do not. QUIC's own congestion control is below this and
+//! guards the path; this guards the deadlines.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,8 +30,13 @@ pub(super) const BATCH_BYTES: usize = 256 << 10;
 pub(super) const LINGER: Duration = Duration::from_millis(5);
 /// Batches under way at once.
 pub(super) const MAX_FLIGHTS: usize = 64;
-/// Bytes of spans under way at once: compressed about five times, they fill 200 Mbit/s at 100 ms round trip.
+/// Most bytes of spans under way at once: compressed about five times, they fill 200 Mbit/s at 100 ms round trip.
 pub(super) const WINDOW_BYTES: usize = MAX_FLIGHTS * BATCH_BYTES;
+const FIRST_WINDOW: usize = 4 * BATCH_BYTES;
+/// Answers faster than this let the window grow: far above any round trip, so it is reached by standing in line only.
+const QUICK: Duration = Duration::from_secs(1);
+/// Answers slower than this make it shrink.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// One encoded request in custody, its receipt accepted.
 pub(super) struct Part {
@@ -76,6 +86,7 @@ pub(super) struct Queue {
     unanswered: VecDeque<Sealed>,
     flights: usize,
     flight_bytes: usize,
+    window: usize,
     paused_until: Tick,
 }
 
@@ -90,6 +101,7 @@ impl Queue {
             unanswered: VecDeque::new(),
             flights: 0,
             flight_bytes: 0,
+            window: FIRST_WINDOW,
             paused_until: Tick::ZERO,
         }
     }
@@ -123,7 +135,7 @@ impl Queue {
         if now < self.paused_until {
             return Next::At(self.paused_until);
         }
-        if self.flights >= MAX_FLIGHTS || self.flight_bytes >= WINDOW_BYTES {
+        if self.flights >= MAX_FLIGHTS || self.flight_bytes >= self.window {
             return Next::Idle;
         }
         let sealed = match self.unanswered.pop_front() {
@@ -158,6 +170,15 @@ impl Queue {
         }
         self.waiting_bytes -= sealed.bytes;
         sealed
+    }
+
+    /// How long an accepted batch took, from being sent to its answer.
+    pub(super) fn took(&mut self, took: Duration) {
+        if took < QUICK {
+            self.window = (self.window + BATCH_BYTES).min(WINDOW_BYTES);
+        } else if took > SLOW {
+            self.window = (self.window / 4 * 3).max(BATCH_BYTES);
+        }
     }
 
     /// A batch was answered for good: its room is free.
@@ -317,15 +338,25 @@ mod tests {
         assert_eq!((queue.occupied(), queue.has_waiting()), (0, false));
     }
 
-    #[test]
-    fn no_more_than_the_window_is_under_way() {
-        let (mut queue, now) = (Queue::new(QUEUE_BYTES), Tick(1_000));
-        for _ in 0..MAX_FLIGHTS + 1 {
-            push(&mut queue, BATCH_BYTES, 0, now);
+    fn under_way(queue: &mut Queue, now: Tick) -> usize {
+        while queue.parts.len() < MAX_FLIGHTS {
+            push(queue, BATCH_BYTES, 0, now);
         }
-        (0..MAX_FLIGHTS).for_each(|_| settle(send(&mut queue, now)));
-        assert!(matches!(queue.next(now), Next::Idle));
-        queue.landed(BATCH_BYTES);
-        settle(send(&mut queue, now));
+        while let Next::Send(sealed) = queue.next(now) {
+            settle(sealed);
+        }
+        let flights = queue.flights;
+        (0..flights).for_each(|_| queue.landed(BATCH_BYTES));
+        flights
+    }
+
+    #[test]
+    fn quick_answers_open_the_window_and_slow_ones_close_it() {
+        let (mut queue, now) = (Queue::new(usize::MAX), Tick(1_000));
+        assert_eq!(under_way(&mut queue, now), FIRST_WINDOW / BATCH_BYTES);
+        (0..100).for_each(|_| queue.took(Duration::from_millis(90)));
+        assert_eq!(under_way(&mut queue, now), MAX_FLIGHTS);
+        (0..100).for_each(|_| queue.took(Duration::from_secs(4)));
+        assert_eq!(under_way(&mut queue, now), 1);
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::conn::{Conn, Direction};
+use super::endpoint::SocketReport;
 use super::frame::{Code, Compression, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use super::inbound::{self, MAX_STREAMS};
 use super::link::{Link, LinkContext};
@@ -96,7 +97,7 @@ pub(super) struct MeshCounts {
     pub(super) hop_limit_spans: AtomicU64,
     pub(super) identity_mismatches: AtomicU64,
     pub(super) handshakes_failed: AtomicU64,
-    pub(super) handshakes_ignored: AtomicU64,
+    pub(super) handshakes_turned_away: AtomicU64,
     pub(super) dials_failed: AtomicU64,
     pub(super) rerouted_spans: AtomicU64,
     pub(super) ring_changes: AtomicU64,
@@ -120,6 +121,7 @@ pub(super) struct Core {
     pub(super) limits: wire::Limits,
     pub(super) owned: Arc<dyn Consume>,
     pub(super) endpoint: Option<Endpoint>,
+    pub(super) socket: Option<SocketReport>,
     pub(super) identities: Option<Arc<Identities>>,
     pub(super) identity: ArcSwap<Identity>,
     pub(super) table: ArcSwap<Table>,
@@ -169,9 +171,7 @@ impl Core {
 
     /// For the next dial: with the certificate in use now.
     pub(super) fn client_config(&self) -> Option<ClientConfig> {
-        let mut config = self.identities.as_ref()?.client_config();
-        config.transport_config(Arc::new(super::endpoint::transport()));
-        Some(config)
+        Some(self.identities.as_ref()?.client_config())
     }
 
     /// Takes a checked connection into use.

@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::Serialize;
 
 pub use super::dial::DialStatus;
+use super::endpoint::SocketReport;
 use super::link::Link;
 use super::shared::Core;
+use super::tls::TlsStatus;
 use crate::config::settings::MeshSecurity;
 use crate::discover::SeedStatus;
 use crate::logic::membership::{MemberState, MembershipStatus};
@@ -31,6 +33,9 @@ pub struct MeshStatus {
     pub insecure: bool,
     /// Unix seconds.
     pub certificate_expires: Option<u64>,
+    /// `None`: the node runs alone. So is `socket`.
+    pub tls: Option<TlsStatus>,
+    pub socket: Option<SocketReport>,
     pub leaving: bool,
     pub members: Vec<MemberStatus>,
     pub membership: MembershipStatus,
@@ -49,8 +54,8 @@ pub struct MeshStatus {
     /// Spans that found another owner while they waited.
     pub rerouted_spans: u64,
     pub handshakes_failed: u64,
-    /// Connections not listened to because too many were pending.
-    pub handshakes_ignored: u64,
+    /// Connections refused because too many handshakes were pending.
+    pub handshakes_turned_away: u64,
     pub dials_failed: u64,
     /// Membership messages dropped because this node was behind.
     pub gossip_dropped: u64,
@@ -162,6 +167,8 @@ pub(super) fn status(core: &Core) -> MeshStatus {
         weight: settings.weight,
         insecure: matches!(settings.security, Some(MeshSecurity::InsecureDev)),
         certificate_expires: core.identities.as_ref().and_then(|identities| identities.expires_at()),
+        tls: core.identities.as_ref().map(|identities| identities.status()),
+        socket: core.socket,
         leaving: core.is_leaving(),
         members: members.0.iter().map(|member| member_status(core, member, now)).collect(),
         membership: members.1.clone(),
@@ -177,7 +184,7 @@ pub(super) fn status(core: &Core) -> MeshStatus {
         identity_mismatches: count(&core.counts.identity_mismatches),
         rerouted_spans: count(&core.counts.rerouted_spans),
         handshakes_failed: count(&core.counts.handshakes_failed),
-        handshakes_ignored: count(&core.counts.handshakes_ignored),
+        handshakes_turned_away: count(&core.counts.handshakes_turned_away),
         dials_failed: count(&core.counts.dials_failed),
         gossip_dropped: count(&core.counts.gossip_dropped),
         seeds: Vec::new(),
