@@ -145,7 +145,15 @@ mod tests {
 
     #[test]
     fn what_does_not_shrink_goes_as_it_is() {
-        let noise: Vec<u8> = (0..500u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let mut state = 1u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        })
+        .take(500)
+        .collect();
         assert_eq!(compress(&[noise.into()], Compression::Lz4).0, Compression::None);
     }
 

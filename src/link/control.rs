@@ -195,7 +195,7 @@ impl Control {
             }
         }
         self.core.identity.store(Arc::new(me));
-        self.core.members.store(Arc::new((members, self.membership.status())));
+        self.core.members.store(Arc::new(members));
         if owners != self.ring_of || self.core.table.load().ring.is_empty() != owners.is_empty() {
             let ring = self.build(&owners).await;
             info!(owners = owners.len(), version = format!("{:016x}", ring.version()), "the ring is different");
@@ -224,6 +224,7 @@ impl Control {
     fn sweep(&mut self, now: Tick) {
         self.sweep_at = now + SWEEP;
         self.core.drop_idle_links();
+        self.core.membership.store(Arc::new(self.membership.status()));
         let Some(endpoint) = self.core.endpoint.clone().filter(|_| !self.core.is_leaving()) else { return };
         let wishes = self.wishes(endpoint.local_addr().ok());
         let linked = &self.linked;
@@ -248,20 +249,22 @@ impl Control {
 
     fn wishes(&self, listen: Option<SocketAddr>) -> Vec<Wish> {
         let me = self.membership.me();
-        let linked: BTreeSet<SocketAddr> = self
-            .linked
-            .keys()
-            .filter_map(|peer| self.core.link_to(peer)?.conn().map(|conn| conn.address()))
-            .collect();
+        let linked: BTreeSet<SocketAddr> =
+            self.linked.keys().filter_map(|peer| self.core.link_to(peer)?.conn().map(|conn| conn.address())).collect();
         let useful = |address: &SocketAddr| {
             Some(*address) != listen && Some(*address) != me.address && !linked.contains(address)
         };
         let mut wishes = Vec::new();
         let mut wished = BTreeSet::new();
         let members = self.core.members.load();
-        let unlinked = members.0.iter().filter(|member| member.identity.id != me.id);
-        for member in unlinked.filter(|member| !self.linked.contains_key(&member.identity.id)) {
-            let Some(address) = member.identity.address.filter(useful) else { continue };
+        for member in members.iter().filter(|member| member.identity.id != me.id) {
+            let linked = self.linked.contains_key(&member.identity.id);
+            // A suspect whose link is up may have restarted: its next run knows nothing of the connection, and would
+            // never say so.
+            if linked && member.state != MemberState::Suspect {
+                continue;
+            }
+            let Some(address) = member.identity.address.filter(|address| linked || useful(address)) else { continue };
             if wished.insert(address) {
                 let yield_first = me.address.is_some() && me.id > member.identity.id;
                 let dead = member.state == MemberState::Dead;

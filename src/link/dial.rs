@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(due(&mut plan, &many, at(0)).len(), MAX_DIALS);
         let mut plan = DialPlan::default();
         let polite = Wish { member: Some("a/n".parse().unwrap()), yield_first: true, ..seed(1) };
-        assert!(due(&mut plan, &[polite.clone()], at(0)).is_empty());
+        assert!(due(&mut plan, std::slice::from_ref(&polite), at(0)).is_empty());
         assert_eq!(due(&mut plan, &[polite], at(1)), [address(1)]);
     }
 }

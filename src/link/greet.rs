@@ -41,13 +41,16 @@ impl From<ConnectionError> for GreetError {
         match error {
             ConnectionError::ApplicationClosed(close) if Code::Myself.is(close.error_code) => GreetError::Myself,
             ConnectionError::ApplicationClosed(close) => {
-                // Written by a peer that may not even have shown who it is: only printable text goes to the log.
-                let text = String::from_utf8_lossy(&close.reason);
-                GreetError::Refused(text.chars().filter(|c| !c.is_control()).take(200).collect())
+                GreetError::Refused(printable(&String::from_utf8_lossy(&close.reason)))
             }
             other => GreetError::Failed(other.to_string()),
         }
     }
+}
+
+/// What a peer wrote, fit for logs and terminals.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 impl From<ReadError> for GreetError {
@@ -115,7 +118,10 @@ async fn exchange(core: &Core, quic: &Connection, direction: Direction) -> Resul
 fn check(core: &Core, address: SocketAddr, certified: Option<NodeId>, hello: &Hello) -> Result<(), GreetError> {
     let turned = |code, reason: String| Err(GreetError::Turned(code, reason));
     if hello.mesh != core.settings.name {
-        return turned(Code::OtherMesh, format!("this node is in the mesh {:?}, not in {:?}", core.settings.name, hello.mesh));
+        return turned(
+            Code::OtherMesh,
+            format!("this node is in the mesh {:?}, not in {:?}", core.settings.name, hello.mesh),
+        );
     }
     let id = &hello.identity.id;
     if let Some(certified) = certified.filter(|certified| certified != id) {

@@ -23,10 +23,10 @@ use super::compress;
 use super::conn::{Conn, Direction};
 use super::endpoint::{self, TurnedAway};
 use super::frame::{BatchHead, Code, FrameError, Kind, MAX_GOSSIP, Reply};
-use super::greet::{GREETING_DEADLINE, greet};
+use super::greet::{GREETING_DEADLINE, greet, printable};
 use super::link::Link;
-use super::shared::{Core, Event, at_slowest};
 use super::recent::Seen;
+use super::shared::{Core, Event, at_slowest};
 use super::stream::{ReadError, read_body, read_head, read_kind};
 use crate::logic::route::MAX_HOPS;
 use crate::model::{Batch, Reason, Refusal};
@@ -103,7 +103,8 @@ pub(super) async fn serve(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>) {
             Some(_) = streams.join_next() => {}
         }
     };
-    link.detach(&conn, &error.to_string());
+    let error = printable(&error.to_string());
+    link.detach(&conn, &error);
     info!(peer = %link.peer, address = %conn.address(), %error, "link down");
     core.tell(Event::Link(link.peer.clone())).await;
 }
@@ -253,11 +254,8 @@ async fn take(core: &Arc<Core>, link: &Arc<Link>, arrived: Arrived) -> Reply {
         let raw = compress::decompress(body, head.compression, head.raw_bytes).ok()?;
         wire::walk(raw, &limits).ok()
     };
-    let walked = if head.raw_bytes > INLINE_BYTES {
-        tokio::task::spawn_blocking(open).await.ok().flatten()
-    } else {
-        open()
-    };
+    let walked =
+        if head.raw_bytes > INLINE_BYTES { tokio::task::spawn_blocking(open).await.ok().flatten() } else { open() };
     drop(room);
     let Some(walked) = walked else {
         warn!(peer = %link.peer, seq, "a batch does not decompress or is not spans");

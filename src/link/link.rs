@@ -127,7 +127,6 @@ struct Flight {
     alive: bool,
 }
 
-
 impl Link {
     /// A link, and the task that sends what is queued. It ends when the node stops or the link is [`Link::end`]ed.
     pub(super) fn start(peer: NodeId, context: Arc<LinkContext>) -> Arc<Link> {
@@ -303,7 +302,7 @@ impl Link {
         Snapshot {
             conn: state.conns.last().cloned(),
             queue_bytes: state.queue.occupied(),
-            queue_spans: state.queue.spans_waiting(),
+            queue_spans: state.queue.spans(),
             in_flight: state.queue.flights(),
             last_error: state.last_error.clone(),
         }
@@ -378,7 +377,7 @@ impl Link {
                     self.state().queue.scattered(sealed);
                 } else {
                     error!(peer = %self.peer, reason = reason.label(), spans = sealed.spans, "the peer will never take these spans");
-                    self.state().queue.landed(sealed.bytes);
+                    self.state().queue.landed(&sealed);
                     resolve(sealed, |_| Fate::Dropped(DropReason::BackendRefused));
                     self.context.settled.notify_waiters();
                 }
@@ -403,7 +402,7 @@ impl Link {
             let mut state = self.state();
             state.failures = 0;
             state.queue.took(took);
-            state.queue.landed(sealed.bytes);
+            state.queue.landed(&sealed);
         }
         if rejected > 0 {
             counts.rejected_by_peer_spans.fetch_add(u64::from(rejected), Relaxed);

@@ -24,7 +24,7 @@ use super::status::{self, MeshStatus};
 use super::tls::Identities;
 use crate::config::settings::{Advertise, MeshSettings};
 use crate::discover::Discovery;
-use crate::logic::membership::{Identity, Membership, MembershipStatus, Settings};
+use crate::logic::membership::{Identity, Membership, Settings};
 use crate::logic::ring::Ring;
 use crate::model::{Batch, BootId, Budget, Fate, NodeId, Reason, Refusal, TraceId};
 use crate::pipeline::{Consume, Ledger};
@@ -88,8 +88,7 @@ impl Mesh {
             (Some(_), None) => return Err(MeshError::NoIdentities),
             (Some(_), Some(identities)) => {
                 let bound = bind_with_report(settings.listen, identities.server_config());
-                let (endpoint, report) =
-                    bound.map_err(|error| MeshError::Bind { address: settings.listen, error })?;
+                let (endpoint, report) = bound.map_err(|error| MeshError::Bind { address: settings.listen, error })?;
                 (Some(endpoint), Some(report))
             }
         };
@@ -134,7 +133,8 @@ impl Mesh {
             identities: identities.clone(),
             identity: ArcSwap::from_pointee(identity),
             table: ArcSwap::from_pointee(Table::empty()),
-            members: ArcSwap::from_pointee((Vec::new(), MembershipStatus::default())),
+            members: ArcSwap::default(),
+            membership: ArcSwap::default(),
             links: RwLock::new(BTreeMap::new()),
             link_context,
             parked: Mutex::new(Parked::default()),
@@ -251,6 +251,9 @@ impl Consume for Mesh {
 impl Drop for Mesh {
     fn drop(&mut self) {
         self.core.stop.cancel();
+        if let Some(endpoint) = &self.core.endpoint {
+            endpoint.close(Code::Leaving.varint(), b"this node has stopped");
+        }
     }
 }
 

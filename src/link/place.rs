@@ -88,6 +88,7 @@ impl Core {
     }
 
     /// `Err`: the table is out of date, nothing has been done.
+    #[allow(clippy::result_large_err, reason = "the batch goes back by value to be placed again, which is rare")]
     fn place_by(self: &Arc<Self>, table: &Table, batch: Batch) -> Result<(), Batch> {
         let (route, over_the_limit) = route(&table.ring, table.me, &batch.spans, batch.hops);
         if over_the_limit {
@@ -129,6 +130,7 @@ impl Core {
         self.hand_out(table, batch, parts)
     }
 
+    #[allow(clippy::result_large_err, reason = "as above")]
     fn hand_out(
         self: &Arc<Self>,
         table: &Table,
@@ -260,13 +262,15 @@ fn cut(owner: MemberIndex, spans: Spans, parts: &mut SmallVec<[(MemberIndex, Spa
     parts.extend(wire::regroup(&spans, &group_of, pieces as u16, None).into_iter().map(|part| (owner, part.spans)));
 }
 
+type Fates = SmallVec<[(u32, Fate); 2]>;
+
 /// Stands between spans in custody and a pipeline that may refuse them.
 struct Insist {
     core: Arc<Core>,
     bytes: Bytes,
     hops: u8,
     /// The receipt of those spans, and the fates they have met so far.
-    state: Mutex<(Option<Receipt>, SmallVec<[(u32, Fate); 2]>)>,
+    state: Mutex<(Option<Receipt>, Fates)>,
 }
 
 impl Holder for Insist {

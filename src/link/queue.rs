@@ -26,6 +26,9 @@ use crate::model::{Held, Receipt, Tick};
 pub(super) const QUEUE_BYTES: usize = 64 << 20;
 /// Bytes at which a batch is full. Streams of 64 KiB cost 5-15 % more CPU a byte, those of 1 MiB gain nothing.
 pub(super) const BATCH_BYTES: usize = 256 << 10;
+/// Counted for a part beside its bytes: a queue of tiny parts must not take many times its bound. Receipt, share of the
+/// budget and places in collections.
+const PART_OVERHEAD: usize = 256;
 /// How long a part may wait for others while a batch is under way.
 pub(super) const LINGER: Duration = Duration::from_millis(5);
 /// Batches under way at once.
@@ -47,6 +50,11 @@ pub(super) struct Part {
     pub(super) held: Held,
 }
 
+/// What a part of so many bytes takes of a queue.
+fn cost(bytes: usize) -> usize {
+    bytes + PART_OVERHEAD
+}
+
 /// Parts that travel as one batch.
 pub(super) struct Sealed {
     pub(super) seq: u64,
@@ -54,6 +62,12 @@ pub(super) struct Sealed {
     pub(super) bytes: usize,
     pub(super) spans: u32,
     pub(super) parts: Vec<Part>,
+}
+
+impl Sealed {
+    fn cost(&self) -> usize {
+        self.bytes + self.parts.len() * PART_OVERHEAD
+    }
 }
 
 /// Who asks for room.
@@ -79,9 +93,12 @@ pub(super) enum Next {
 pub(super) struct Queue {
     capacity: usize,
     next_seq: u64,
-    /// Waiting, under way and reserved.
+    /// Waiting, under way and reserved, with overhead.
     occupied: usize,
+    /// Of `parts`.
     waiting_bytes: usize,
+    /// All that have room here, waiting or under way.
+    spans: u64,
     parts: VecDeque<(Tick, Part)>,
     unanswered: VecDeque<Sealed>,
     flights: usize,
@@ -97,6 +114,7 @@ impl Queue {
             next_seq: 0,
             occupied: 0,
             waiting_bytes: 0,
+            spans: 0,
             parts: VecDeque::new(),
             unanswered: VecDeque::new(),
             flights: 0,
@@ -109,6 +127,7 @@ impl Queue {
     /// Room for `bytes`, to be used by [`Queue::push`] or given back by [`Queue::release`]. An empty queue takes one
     /// part of any size, so none is too large for ever.
     pub(super) fn reserve(&mut self, bytes: usize, class: Class) -> bool {
+        let bytes = cost(bytes);
         let limit = match class {
             Class::Local => self.capacity / 4 * 3,
             Class::Peer => self.capacity,
@@ -122,12 +141,13 @@ impl Queue {
     }
 
     pub(super) fn release(&mut self, bytes: usize) {
-        self.occupied = self.occupied.saturating_sub(bytes);
+        self.occupied = self.occupied.saturating_sub(cost(bytes));
     }
 
     /// Queues a part for which room was reserved.
     pub(super) fn push(&mut self, part: Part, now: Tick) {
         self.waiting_bytes += part.bytes.len();
+        self.spans += u64::from(part.spans);
         self.parts.push_back((now, part));
     }
 
@@ -182,10 +202,11 @@ impl Queue {
     }
 
     /// A batch was answered for good: its room is free.
-    pub(super) fn landed(&mut self, bytes: usize) {
+    pub(super) fn landed(&mut self, sealed: &Sealed) {
         self.flights -= 1;
-        self.flight_bytes -= bytes;
-        self.release(bytes);
+        self.flight_bytes -= sealed.bytes;
+        self.spans = self.spans.saturating_sub(u64::from(sealed.spans));
+        self.occupied = self.occupied.saturating_sub(sealed.cost());
     }
 
     /// A batch came back unanswered or refused for now: it goes first, not before `not_before`.
@@ -224,11 +245,14 @@ impl Queue {
         let mut all: Vec<Part> = sealed.into_iter().flat_map(|sealed| sealed.parts).collect();
         all.extend(std::mem::take(&mut self.parts).into_iter().map(|(_, part)| part));
         self.waiting_bytes = 0;
-        self.release(all.iter().map(|part| part.bytes.len()).sum());
+        for part in &all {
+            self.release(part.bytes.len());
+            self.spans = self.spans.saturating_sub(u64::from(part.spans));
+        }
         all
     }
 
-    /// Bytes waiting, under way and reserved.
+    /// Bytes waiting, under way and reserved, with what their keeping takes.
     pub(super) fn occupied(&self) -> usize {
         self.occupied
     }
@@ -237,9 +261,9 @@ impl Queue {
         !self.parts.is_empty() || !self.unanswered.is_empty()
     }
 
-    pub(super) fn spans_waiting(&self) -> u64 {
-        let parts: u64 = self.parts.iter().map(|(_, part)| u64::from(part.spans)).sum();
-        parts + self.unanswered.iter().map(|sealed| u64::from(sealed.spans)).sum::<u64>()
+    /// Spans waiting and under way.
+    pub(super) fn spans(&self) -> u64 {
+        self.spans
     }
 
     pub(super) fn flights(&self) -> (usize, usize) {
@@ -310,14 +334,14 @@ mod tests {
 
     #[test]
     fn local_senders_are_turned_away_first_and_what_was_admitted_never() {
-        let mut queue = Queue::new(1000);
-        assert!(queue.reserve(700, Class::Local));
-        assert!(!queue.reserve(100, Class::Local));
-        assert!(queue.reserve(300, Class::Peer));
-        assert!(!queue.reserve(1, Class::Peer));
-        assert!(queue.reserve(500, Class::Admitted));
-        queue.release(1500);
-        assert!(queue.reserve(5_000, Class::Local), "an empty queue takes a part of any size");
+        let mut queue = Queue::new(10_000);
+        assert!(queue.reserve(7_000, Class::Local));
+        assert!(!queue.reserve(1_000, Class::Local));
+        assert!(queue.reserve(2_000, Class::Peer));
+        assert!(!queue.reserve(500, Class::Peer));
+        assert!(queue.reserve(5_000, Class::Admitted));
+        [7_000, 2_000, 5_000].into_iter().for_each(|bytes| queue.release(bytes));
+        assert!(queue.reserve(50_000, Class::Local), "an empty queue takes a part of any size");
     }
 
     #[test]
@@ -331,22 +355,26 @@ mod tests {
         queue.resume();
         let again = send(&mut queue, now);
         assert_eq!((again.seq, queue.flights()), (0, (1, 100)));
-        queue.landed(again.bytes);
+        queue.landed(&again);
         settle(again);
-        assert_eq!(queue.occupied(), 100);
+        assert_eq!((queue.occupied(), queue.spans()), (cost(100), 1));
         queue.take_waiting().into_iter().for_each(|part| part.receipt.resolve(Fate::Forwarded));
-        assert_eq!((queue.occupied(), queue.has_waiting()), (0, false));
+        assert_eq!((queue.occupied(), queue.spans(), queue.has_waiting()), (0, 0, false));
     }
 
     fn under_way(queue: &mut Queue, now: Tick) -> usize {
         while queue.parts.len() < MAX_FLIGHTS {
             push(queue, BATCH_BYTES, 0, now);
         }
+        let mut flying = Vec::new();
         while let Next::Send(sealed) = queue.next(now) {
+            flying.push(sealed);
+        }
+        let flights = flying.len();
+        for sealed in flying {
+            queue.landed(&sealed);
             settle(sealed);
         }
-        let flights = queue.flights;
-        (0..flights).for_each(|_| queue.landed(BATCH_BYTES));
         flights
     }
 

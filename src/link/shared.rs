@@ -125,7 +125,8 @@ pub(super) struct Core {
     pub(super) identities: Option<Arc<Identities>>,
     pub(super) identity: ArcSwap<Identity>,
     pub(super) table: ArcSwap<Table>,
-    pub(super) members: ArcSwap<(Vec<Member>, MembershipStatus)>,
+    pub(super) members: ArcSwap<Vec<Member>>,
+    pub(super) membership: ArcSwap<MembershipStatus>,
     pub(super) links: RwLock<BTreeMap<NodeId, Arc<Link>>>,
     pub(super) link_context: Arc<LinkContext>,
     pub(super) parked: Mutex<Parked>,
@@ -239,10 +240,8 @@ impl Core {
         let members = ring.members().to_vec();
         {
             let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
-            let owners: Vec<Option<Arc<Link>>> = members
-                .iter()
-                .map(|id| if *id == self.me { None } else { self.link_in(&mut links, id) })
-                .collect();
+            let owners: Vec<Option<Arc<Link>>> =
+                members.iter().map(|id| if *id == self.me { None } else { self.link_in(&mut links, id) }).collect();
             owners.iter().flatten().for_each(|link| link.set_owner(true));
             self.table.store(Arc::new(Table { ring, me, links: owners }));
             for (id, link) in links.iter() {

@@ -170,8 +170,8 @@ pub(super) fn status(core: &Core) -> MeshStatus {
         tls: core.identities.as_ref().map(|identities| identities.status()),
         socket: core.socket,
         leaving: core.is_leaving(),
-        members: members.0.iter().map(|member| member_status(core, member, now)).collect(),
-        membership: members.1.clone(),
+        members: members.iter().map(|member| member_status(core, member, now)).collect(),
+        membership: MembershipStatus::clone(&core.membership.load()),
         ring: RingStatus {
             version: format!("{:016x}", table.ring.version()),
             changes: count(&core.counts.ring_changes),
