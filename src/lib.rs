@@ -25,6 +25,8 @@ pub mod link;
 #[cfg(feature = "node")]
 pub mod load;
 #[cfg(feature = "node")]
+pub mod node;
+#[cfg(feature = "node")]
 pub mod pipeline;
 #[cfg(feature = "node")]
 pub mod receive;

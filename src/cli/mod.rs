@@ -36,6 +36,8 @@ pub struct Cli {
 enum Command {
     /// Run a node
     Run(Box<RunArgs>),
+    Load(Box<load::LoadArgs>),
+    Certs(certs::CertsArgs),
     Validate(Box<validate::ValidateArgs>),
     PrintConfig(Box<print_config::PrintConfigArgs>),
     Components(components::ComponentsArgs),
@@ -46,6 +48,8 @@ impl Command {
     async fn run(self) -> ExitCode {
         match self {
             Command::Run(args) => run::run(*args).await,
+            Command::Load(args) => load::run(*args).await,
+            Command::Certs(args) => certs::run(args),
             Command::Validate(args) => validate::run(*args).await,
             Command::PrintConfig(args) => print_config::run(*args).await,
             Command::Components(args) => components::run(args).await,

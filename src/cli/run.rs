@@ -1,13 +1,18 @@
-//! `spanmesh run`, also as bare `spanmesh --config=…`: which configuration a node runs with.
+//! `spanmesh run`, also as bare `spanmesh --config=…`: which configuration a node runs with, and its life.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::exit::Exit;
 use super::{host, output, sources};
 use crate::config::{self, Loaded, builtin};
+use crate::node::{Addresses, Node};
+use crate::runtime::stop::{Asked, Signals};
+use crate::telemetry::logs;
 
 /// Where the configuration comes from. Shared by `run`, `validate` and `print-config`.
 #[derive(Args, Clone, Debug, Default)]
@@ -84,10 +89,23 @@ impl FlagArgs {
     }
 }
 
-#[derive(Args, Clone, Debug, Default)]
+/// Set to 1: the node ends when its standard input does, so that it never outlives a parent that holds the other end.
+pub const EXIT_WITH_STDIN: &str = "SPANMESH_EXIT_WITH_STDIN";
+
+#[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Write the addresses taken, as JSON, to this file once the node is ready
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Longest time to deliver what is in hand after SIGTERM; keep it below Kubernetes' grace period
+    #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = grace)]
+    pub grace: Duration,
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    config::units::duration(text).ok_or_else(|| "not a duration: use units, such as 50s or 1m30s".to_owned())
 }
 
 const NO_CLUSTER: &str =
@@ -146,8 +164,98 @@ pub fn complain(unusable: &Unusable) {
 
 /// Runs a node until it is told to end.
 pub async fn run(args: RunArgs) -> ExitCode {
-    match settings(&args) {
-        Ok(_loaded) => todo!("Node::start"),
-        Err(code) => code,
+    let loaded = match settings(&args) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let telemetry = &loaded.settings.telemetry;
+    if let Err(error) = logs::init(&telemetry.log_level, telemetry.log_format) {
+        output::complain(&format!("error: {error}\n"));
+        return Exit::Config.into();
     }
+    // Before anything is started, so that no signal is missed.
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("cannot wait for signals: {error}")),
+    };
+    let warnings = loaded.warnings.iter().map(|warning| warning.message.clone()).collect();
+    let node = match Node::start(loaded.settings, warnings).await {
+        Ok(node) => node,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let addresses = node.addresses();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?addresses, "ready");
+    if let Some(path) = &args.ready_file
+        && let Err(error) = write_ready_file(path, &addresses)
+    {
+        tracing::error!("{}: {error}", path.display());
+    }
+    // systemd's notification; without its variable in the environment nothing happens.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    until_asked(&mut signals, &args).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tokio::select! {
+        stopped = node.stop(args.grace) => match stopped.unsettled_spans {
+            0 => Exit::Ok.into(),
+            spans => {
+                tracing::error!(spans, "ended with spans that could not be delivered");
+                Exit::Unsettled.into()
+            }
+        },
+        () = asked_again(&mut signals) => {
+            tracing::error!("asked to stop at once: what was in hand is lost");
+            Exit::Unsettled.into()
+        }
+    }
+}
+
+fn failed(message: &str) -> ExitCode {
+    tracing::error!("{message}");
+    Exit::Failed.into()
+}
+
+/// Waits for the first request to end: a signal, or the end of standard input where that was asked for.
+async fn until_asked(signals: &mut Signals, args: &RunArgs) {
+    let with_stdin = std::env::var_os(EXIT_WITH_STDIN).is_some_and(|value| value == "1");
+    let input_ended = async {
+        if !with_stdin {
+            return std::future::pending().await;
+        }
+        let mut input = tokio::io::stdin();
+        // What is written to it means nothing; only its end does.
+        let _ = tokio::io::copy(&mut input, &mut tokio::io::sink()).await;
+    };
+    tokio::pin!(input_ended);
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Drain | Asked::Now => return,
+                Asked::Reload => look_again(args),
+            },
+            () = &mut input_ended => return,
+        }
+    }
+}
+
+async fn asked_again(signals: &mut Signals) {
+    while signals.next().await == Asked::Reload {}
+}
+
+/// SIGHUP. Certificates are read again by themselves; for everything else the node says what a restart would find.
+fn look_again(args: &RunArgs) {
+    match load(&args.config) {
+        Ok(_) => tracing::warn!("the configuration is valid; a changed one is not supported yet without a restart"),
+        Err(unusable) => {
+            complain(&unusable);
+            tracing::error!("the configuration has become invalid: the node goes on with the one it started with");
+        }
+    }
+}
+
+/// Written beside and moved into place, so that whoever waits for it never reads half of it.
+fn write_ready_file(path: &Path, addresses: &Addresses) -> std::io::Result<()> {
+    let beside = path.with_extension("tmp");
+    std::fs::write(&beside, serde_json::to_vec_pretty(addresses)?)?;
+    std::fs::rename(beside, path)
 }

@@ -20,7 +20,7 @@ pub mod settings;
 mod substitute;
 mod suggest;
 mod tree;
-mod units;
+pub mod units;
 mod yaml;
 
 #[cfg(test)]

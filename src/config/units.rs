@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads a duration: numbers with units, one after the other, `0` without one. Longest: about 100 years.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
