@@ -171,7 +171,7 @@ impl ExportQueue {
     }
 
     /// Takes nothing more, delivers what it has until `deadline`, and gives up the rest as
-    /// [`DropReason::Shutdown`]. Returns how many spans that were.
+    /// [`crate::model::DropReason::Shutdown`]. Returns how many spans that were.
     pub async fn drain(&self, deadline: Tick) -> u64 {
         let shared = &self.0;
         shared.waiting().open = false;

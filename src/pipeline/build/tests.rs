@@ -2,13 +2,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::settings::{
-    AdminSettings, Advertise, BatchSettings, ExporterSettings, FileExporterSettings, LinkCompression, LogFormat,
-    MemoryLimiterSettings, MeshSettings, TelemetrySettings,
+    AdminSettings, Advertise, BatchSettings, DedupSettings, ExporterSettings, FileExporterSettings, LinkCompression,
+    LogFormat, MemoryLimiterSettings, MeshSettings, TelemetrySettings,
 };
-use crate::export::testing::{batch, names, request};
+use crate::export::testing::{Answer, TestBackend, batch, names, otlp, request};
 use crate::export::{self, queue};
-use crate::model::{ClusterName, Fate, NodeName, Reason, Refusal};
+use crate::model::{Budget, ClusterName, Fate, NodeName, Reason, Refusal};
 use crate::pipeline::testing::{End, Watched};
+use crate::pipeline::{Ledger, Source};
+use crate::wire::{Limits, walk};
 
 fn mesh_settings() -> MeshSettings {
     MeshSettings {
@@ -42,11 +44,13 @@ fn settings(pipelines: &[Line<'_>]) -> Settings {
     });
     let batch = BatchSettings { timeout: Duration::from_secs(3600), send_batch_size: 4, send_batch_max_size: 0 };
     let limiter = MemoryLimiterSettings { limit_bytes: 1 << 20, soft_limit_bytes: 1 << 19 };
+    let dedup = DedupSettings { wait_duration: Duration::from_secs(300), max_memory_bytes: 16 << 20 };
     Settings {
         receivers: BTreeMap::new(),
         processors: BTreeMap::from([
             ("batch".to_owned(), ProcessorSettings::Batch(batch)),
             ("memory_limiter".to_owned(), ProcessorSettings::MemoryLimiter(limiter)),
+            ("span_dedup".to_owned(), ProcessorSettings::SpanDedup(dedup)),
         ]),
         exporters: BTreeMap::new(),
         mesh: Some(("mesh".to_owned(), mesh_settings())),
@@ -173,6 +177,64 @@ async fn a_stop_sends_on_what_waits() {
     pipelines.stop();
     assert_eq!(sender.answer(), Some(Ok(())));
     assert_eq!(files.drained("one").await.lines().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn under_load_from_many_threads_and_through_a_stop_every_span_is_accounted_for() {
+    let mut files = Files::start(&["one"]);
+    // Every third request meets trouble.
+    let (ok, trouble) = (Answer::http(200, &[], b""), Answer::http(503, &[("retry-after", "0")], b""));
+    let script = (0..3000).map(|number| if number % 3 == 0 { trouble.clone() } else { ok.clone() });
+    let backend = TestBackend::start(ok.clone(), script).await;
+    let http = ExporterSettings::OtlpHttp(otlp(format!("http://{}/v1/traces", backend.address)));
+    let http = export::start(&"otlp_http".to_owned(), &http, files.clock).unwrap();
+    files.exporters.insert("otlp_http".to_owned(), http);
+    let settings =
+        settings(&[("traces", &["otlp"], &["memory_limiter", "span_dedup", "batch"], &["file/one", "otlp_http"])]);
+    let pipelines = OwnedPipelines::start(&settings, &files.exporters, files.environment()).unwrap();
+    let pipelines = Arc::new(pipelines.join(None).unwrap());
+    let (ledger, budget) = (Arc::new(Ledger::default()), Budget::default());
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let (pipelines, ledger, budget) = (pipelines.clone(), ledger.clone(), budget.clone());
+            std::thread::spawn(move || {
+                let feed = pipelines.feed("otlp").unwrap();
+                for round in 0..300 {
+                    // One span of three comes from two threads.
+                    let own = [format!("{thread} {round} a"), format!("{thread} {round} b")];
+                    let shared = format!("{} {round} shared", thread / 2);
+                    let bytes = request(&[own[0].as_str(), own[1].as_str(), shared.as_str()]);
+                    let spans = walk(bytes.into(), &Limits::default()).unwrap().spans;
+                    let receipt = ledger.open(3, Source::Local, |_| ());
+                    feed.consume(Batch { held: budget.hold(spans.bytes.len()), spans, receipt, hops: 0 });
+                    if thread == 0 && round == 200 {
+                        pipelines.stop();
+                    }
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let lines = files.drained("one").await;
+    let status = ledger.status();
+    assert!(status.balanced, "{status:?}");
+    assert_eq!((status.in_flight, status.released, budget.bytes()), (0, 0, 0));
+    assert_eq!(status.received_local + status.refused, 3600);
+    assert_eq!(status.exported + status.duplicate, status.received_local);
+    let mut exported: Vec<String> = lines.lines().flat_map(names_of_json).collect();
+    exported.sort();
+    let count = exported.len();
+    exported.dedup();
+    assert_eq!((exported.len(), count as u64), (count, status.exported));
+}
+
+/// The names of all spans of a line of OTLP/JSON.
+fn names_of_json(line: &str) -> Vec<String> {
+    let value: serde_json::Value = serde_json::from_str(line).unwrap();
+    let list = |value: &serde_json::Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    let scopes = list(&value, "resourceSpans").into_iter().flat_map(move |resource| list(&resource, "scopeSpans"));
+    let spans = scopes.flat_map(move |scope| list(&scope, "spans"));
+    spans.map(|span| span["name"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 #[tokio::test]
