@@ -40,6 +40,17 @@ fn a_newcomer_takes_only_what_it_wins_and_a_leaver_gives_up_only_what_it_had() {
 }
 
 #[test]
+fn a_member_that_gets_heavier_only_wins_slots() {
+    let mut members = equal(10);
+    let before = Ring::build("m", &members);
+    members[3].1 = 150;
+    let after = Ring::build("m", &members);
+    let won = (0..SLOTS).filter(|slot| owner_of_slot(&before, *slot) != owner_of_slot(&after, *slot));
+    assert!(won.clone().all(|slot| *owner_of_slot(&after, slot) == id(3)));
+    assert_eq!(won.count() as u32, before.moved(&after));
+}
+
+#[test]
 fn weights_are_shares() {
     let members = [(id(1), 100u16), (id(2), 200), (id(3), 50), (id(4), 50), (id(5), 600)];
     let ring = Ring::build("weights", &members);
