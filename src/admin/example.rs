@@ -1,0 +1,105 @@
+//! A node's status as tests use it: one of everything, with names that try to be markup.
+
+use super::status::{BudgetStatus, NamedDedup, NodeFacts, NodeState, NodeStatus, OwnerStatus, ProcessStatus};
+use crate::export::ExporterStatus;
+use crate::link::status::{MemberStatus, MeshStatus, RingStatus, ShareStatus};
+use crate::logic::dedup::DedupStatus;
+use crate::model::TraceId;
+use crate::pipeline::PipelineStatus;
+use crate::pipeline::ledger::LedgerStatus;
+use crate::receive::otlp::{ReceiverStatus, TransportStatus};
+
+/// What a hostile peer could put where free text is shown.
+pub(crate) const MARKUP: &str = "<script>alert(\"1\\\n2\")</script>";
+
+pub(crate) fn owner(trace: &TraceId) -> OwnerStatus {
+    let owner = Some("us-east-1/node-1".to_owned());
+    OwnerStatus { trace_id: trace.to_string(), slot: 77, owner, me: true, ring_version: "00ff".into() }
+}
+
+pub(crate) fn status() -> NodeStatus {
+    let member = MemberStatus {
+        id: "us-east-1/node-1".into(),
+        state: "active",
+        since_seconds: 12.0,
+        address: None,
+        weight: 100,
+        region: MARKUP.into(),
+        zone: String::new(),
+        environment: String::new(),
+        version: MARKUP.into(),
+        linked: true,
+        me: true,
+    };
+    let ring = RingStatus {
+        version: "00ff".into(),
+        changes: 1,
+        members: vec![ShareStatus { id: member.id.clone(), slots: 65_536, share: 1.0 }],
+    };
+    let mesh = MeshStatus {
+        node: member.id.clone(),
+        mesh: "default".into(),
+        members: vec![member],
+        ring,
+        hop_limit_spans: 3,
+        certificate_expires: Some(1_900_000_000),
+        ..MeshStatus::default()
+    };
+    let grpc = TransportStatus {
+        transport: "grpc",
+        accepted_spans_total: 41,
+        refused_spans_total: [("queue_full", 2), ("memory_limit", 3)].into(),
+        failed_requests_total: [("malformed", 4)].into(),
+        ..TransportStatus::default()
+    };
+    let exporter = ExporterStatus {
+        id: "otlp_http/backend".into(),
+        kind: "otlp_http",
+        sent_spans: 30,
+        send_failed_spans: 1,
+        enqueue_failed_spans: 0,
+        rejected_spans: 0,
+        possible_duplicate_spans: 0,
+        queue_bytes: 100,
+        queue_capacity_bytes: 1_000,
+        in_flight_requests: 1,
+        last_error: Some(MARKUP.into()),
+    };
+    NodeStatus {
+        node: NodeFacts {
+            version: "0.1.0",
+            cluster: "us-east-1".into(),
+            node: "node-1".into(),
+            state: NodeState::Ready,
+            insecure: true,
+            started_at: 1_800_000_000,
+            uptime_seconds: 100.5,
+            warnings: vec![],
+        },
+        process: ProcessStatus { cpu_seconds: 1.25, resident_bytes: 20 << 20, open_files: 12, available_bytes: None },
+        budget: BudgetStatus { held_bytes: 500, peak_bytes: 900, limit_bytes: Some(1 << 30) },
+        ledger: LedgerStatus {
+            received_local: 41,
+            exported: 30,
+            duplicate: 10,
+            dropped: [("backend_refused", 1)].into(),
+            balanced: true,
+            ..LedgerStatus::default()
+        },
+        receivers: vec![ReceiverStatus { id: "otlp".into(), transports: vec![grpc] }],
+        pipelines: vec![PipelineStatus {
+            id: "traces/owned".into(),
+            incoming_spans: 41,
+            memory_limited_spans: 0,
+            batching_spans: 0,
+            sent_batches: 2,
+        }],
+        exporters: vec![exporter],
+        dedup: vec![NamedDedup {
+            pipeline: "traces/owned".into(),
+            id: "span_dedup".into(),
+            status: DedupStatus { duplicates: 10, load_ratio: 0.5, error_ratio: 1e-10, ..DedupStatus::default() },
+        }],
+        mesh: Some(mesh),
+    }
+}

@@ -1,0 +1,164 @@
+//! The admin API, the status page and the metrics port.
+//!
+//! Read-only, no configuration in it, no attribute of any span. On loopback by default; the page runs no script and
+//! its Content-Security-Policy allows none, so that nothing a peer or a sender named can become one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use tower::ServiceExt;
+
+use super::page;
+use super::status::{LedgerPart, NodeStatus, OwnerStatus, SCHEMA, Versioned};
+use crate::model::TraceId;
+use crate::receive::listen::{Bound, Bounds, Server};
+use crate::telemetry::metrics;
+
+/// Where the answers come from: given by the node, which alone knows all its parts.
+#[derive(Clone)]
+pub struct Report {
+    /// Takes the snapshot.
+    pub status: Arc<dyn Fn() -> NodeStatus + Send + Sync>,
+    /// Asks the ring in force.
+    pub owner: Arc<dyn Fn(&TraceId) -> OwnerStatus + Send + Sync>,
+}
+
+const PATHS: [&str; 7] = [
+    "/",
+    "/api/v1/status",
+    "/api/v1/members",
+    "/api/v1/ring",
+    "/api/v1/ring/owner/{trace_id}",
+    "/api/v1/links",
+    "/api/v1/ledger",
+];
+
+/// Serves the page and the API.
+pub async fn serve_admin(endpoint: SocketAddr, report: Report) -> io::Result<Server> {
+    let router = Router::new()
+        .route("/", get(|State(report): State<Report>| async move { html(page::render(&(report.status)())) }))
+        .route("/style.css", get(|| async { ([(CONTENT_TYPE, "text/css; charset=utf-8")], page::STYLE) }))
+        .route("/api/v1/status", get(|State(report): State<Report>| async move { versioned(&(report.status)()) }))
+        .route(
+            "/api/v1/members",
+            get(|State(report): State<Report>| async move { versioned(&(report.status)().members()) }),
+        )
+        .route("/api/v1/ring", get(|State(report): State<Report>| async move { versioned(&(report.status)().ring()) }))
+        .route(
+            "/api/v1/links",
+            get(|State(report): State<Report>| async move { versioned(&(report.status)().links()) }),
+        )
+        .route("/api/v1/ledger", get(ledger))
+        .route("/api/v1/ring/owner/{trace_id}", get(owner))
+        .with_state(report);
+    serve(endpoint, router).await
+}
+
+/// Serves `/metrics` for Prometheus.
+pub async fn serve_metrics(endpoint: SocketAddr, report: Report) -> io::Result<Server> {
+    let router = Router::new().route("/metrics", get(scrape)).with_state(report);
+    serve(endpoint, router).await
+}
+
+/// Runs a router on the hardened accept loop; what it does not know is answered in JSON.
+pub(super) async fn serve(endpoint: SocketAddr, router: Router) -> io::Result<Server> {
+    let router = router.fallback(no_such_path).method_not_allowed_fallback(not_a_get);
+    let bound = Bound::bind(endpoint, None).await?;
+    Ok(bound.serve(Bounds::operation(), move |request| {
+        let router = router.clone();
+        async move {
+            let mut answer: Response<Body> = match router.oneshot(request).await {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            };
+            for (name, value) in GUARDS {
+                answer.headers_mut().insert(name, value);
+            }
+            answer
+        }
+    }))
+}
+
+/// Headers of every answer.
+const GUARDS: [(HeaderName, HeaderValue); 4] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    ),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+];
+
+fn html(page: String) -> Response {
+    ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
+}
+
+pub(super) fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(mut body) => {
+            body.push(b'\n');
+            ([(CONTENT_TYPE, "application/json")], body).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "a status cannot be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+fn versioned(part: &impl Serialize) -> Response {
+    json(&Versioned { schema: SCHEMA, part })
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    paths: &'a [&'a str],
+}
+
+fn failure(code: StatusCode, error: &str, paths: &[&str]) -> Response {
+    (code, versioned(&Failure { error, paths })).into_response()
+}
+
+async fn no_such_path() -> Response {
+    failure(StatusCode::NOT_FOUND, "no such path", &PATHS)
+}
+
+async fn not_a_get() -> Response {
+    failure(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here", &[])
+}
+
+async fn ledger(State(report): State<Report>) -> Response {
+    versioned(&LedgerPart { ledger: &(report.status)().ledger })
+}
+
+async fn owner(State(report): State<Report>, Path(trace_id): Path<String>) -> Response {
+    match trace_id.parse::<TraceId>() {
+        Ok(trace_id) => versioned(&(report.owner)(&trace_id)),
+        Err(_) => failure(StatusCode::BAD_REQUEST, "a trace id is 32 hex digits", &[]),
+    }
+}
+
+async fn scrape(State(report): State<Report>) -> Response {
+    match metrics::render((report.status)()) {
+        Ok(page) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::admin::example::{self, MARKUP};
+
+fn page() -> String {
+    render(example::status()).unwrap()
+}
+
+#[test]
+fn the_collectors_names_are_kept_where_the_meaning_is_the_same() {
+    let page = page();
+    for line in [
+        r#"otelcol_receiver_accepted_spans_total{receiver="otlp",transport="grpc"} 41"#,
+        r#"otelcol_receiver_refused_spans_total{receiver="otlp",transport="grpc"} 5"#,
+        r#"otelcol_exporter_sent_spans_total{exporter="otlp_http/backend"} 30"#,
+        r#"otelcol_exporter_send_failed_spans_total{exporter="otlp_http/backend"} 1"#,
+        r#"otelcol_exporter_enqueue_failed_spans_total{exporter="otlp_http/backend"} 0"#,
+        r#"otelcol_exporter_queue_size{exporter="otlp_http/backend"} 100"#,
+        r#"otelcol_exporter_queue_capacity{exporter="otlp_http/backend"} 1000"#,
+        r#"spanmesh_receiver_failed_requests_total{receiver="otlp",transport="grpc",reason="malformed"} 4"#,
+        r#"spanmesh_ledger_settled_spans_total{fate="backend_refused"} 1"#,
+        "spanmesh_ledger_balanced 1",
+        "spanmesh_held_bytes 500",
+        r#"spanmesh_members{state="active"} 1"#,
+        r#"spanmesh_ring_share_ratio{node="us-east-1/node-1"} 1.0"#,
+        "spanmesh_hop_limit_spans_total 3",
+        "spanmesh_certificate_expiry_timestamp_seconds 1900000000",
+        "process_cpu_seconds_total 1.25",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+    }
+    assert!(page.ends_with("# EOF\n"));
+}
+
+#[test]
+fn every_family_is_described_once_and_every_sample_belongs_to_the_family_above_it() {
+    let page = page();
+    let mut kinds = BTreeMap::new();
+    let mut family = "";
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(kinds.insert(name, kind).is_none(), "{name} is described twice");
+            family = name;
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let expected = if kinds[family] == "counter" { format!("{family}_total") } else { family.to_owned() };
+            assert_eq!(name, expected, "{line}");
+        }
+    }
+    assert_eq!(kinds.len(), METRICS.len());
+    assert!(kinds.keys().all(|name| ["otelcol_", "spanmesh_", "process_"].iter().any(|p| name.starts_with(p))));
+}
+
+#[test]
+fn a_label_cannot_end_its_line_or_its_quotes() {
+    let mut status = example::status();
+    status.node.node = MARKUP.to_owned();
+    let page = render(status).unwrap();
+    assert!(page.contains(r#"node="<script>alert(\"1\\\n2\")</script>"} 1"#), "{page}");
+}
+
+#[test]
+fn a_node_alone_has_a_page_too() {
+    let mut status = example::status();
+    status.mesh = None;
+    let page = render(status).unwrap();
+    assert!(!page.contains("spanmesh_members{") && page.contains("spanmesh_node_state{state=\"ready\"} 1"));
+}
