@@ -3,13 +3,13 @@
 //! `ARCHITECTURE.md` is the map: the path of a span, who may name whom, and what must never be true. The modules without
 //! a feature are sans-IO; those of the feature `node` own sockets, files, clocks and tasks.
 
-#[cfg(feature = "node")]
-pub mod admin;
 pub mod config;
 pub mod logic;
 pub mod model;
 pub mod wire;
 
+#[cfg(feature = "node")]
+pub mod admin;
 #[cfg(feature = "node")]
 pub mod certs;
 #[cfg(feature = "node")]

@@ -19,7 +19,9 @@ use crate::config::settings::{ComponentId, MeshSecurity, MeshSettings, Processor
 use crate::export::{self, ExportQueue};
 use crate::link::tls::{Identities, TlsError};
 use crate::link::{Mesh, MeshError};
-use crate::model::{Budget, NodeId, Tick, TraceId};
+use crate::logic::dedup::Dedup;
+use crate::logic::ring::Ring;
+use crate::model::{Batch, Budget, Fate, NodeId, Reason, Refusal, Tick, TraceId};
 use crate::pipeline::build::{BuildError, Environment, OwnedPipelines, Pipelines};
 use crate::pipeline::{Consume, Ledger};
 use crate::receive::OtlpReceiver;
@@ -44,8 +46,6 @@ pub enum StartError {
     Mesh(#[from] MeshError),
     #[error(transparent)]
     Pipelines(#[from] BuildError),
-    #[error("no pipeline begins in the mesh: what this node owns would have nowhere to go")]
-    NothingOwned,
 }
 
 fn hint(error: &std::io::Error) -> &'static str {
@@ -228,6 +228,15 @@ impl Node {
     }
 }
 
+/// Stands where a spoke has no pipeline for owned traces.
+struct OwnsNothing;
+
+impl Consume for OwnsNothing {
+    fn consume(&self, batch: Batch) {
+        batch.receipt.resolve(Fate::Refused(Refusal::passing(Reason::NoOwner)));
+    }
+}
+
 /// All exporters at once: one whose backend is down must not take the others' time.
 async fn drain(exporters: &BTreeMap<ComponentId, Arc<ExportQueue>>, until: Tick) -> u64 {
     let mut drains = tokio::task::JoinSet::new();
@@ -259,7 +268,8 @@ async fn join_mesh(
         }
         None => info!(node = %me, "no seeds and no certificates: this node runs alone, without a mesh port"),
     }
-    let owned = owned.owned().ok_or(StartError::NothingOwned)?;
+    // A spoke has no pipeline for what it owns, since it owns nothing.
+    let owned = owned.owned().unwrap_or_else(|| Arc::new(OwnsNothing));
     Ok(Mesh::start(settings.clone(), identities, clock, budget, ledger, limits, owned).await?)
 }
 
@@ -290,8 +300,9 @@ impl Parts {
 
     fn status(&self) -> NodeStatus {
         let now = self.clock.now();
-        let dedup = |(pipeline, id, dedup): (&ComponentId, &ComponentId, &Arc<crate::logic::dedup::Dedup>)| NamedDedup {
-            id: format!("{pipeline}/{id}"),
+        let dedup = |(pipeline, id, dedup): (&ComponentId, &ComponentId, &Arc<Dedup>)| NamedDedup {
+            id: id.clone(),
+            pipeline: pipeline.clone(),
             status: dedup.status(now),
         };
         let mesh = self.mesh.as_ref().map(|mesh| mesh.status());
@@ -319,7 +330,8 @@ impl Parts {
 
     fn owner_of(&self, trace: &TraceId) -> OwnerStatus {
         let owner = self.mesh.as_ref().and_then(|mesh| mesh.owner_of(trace));
-        let (slot, ring_version) = self.mesh.as_ref().map(|mesh| mesh.ring_view(trace)).unwrap_or_default();
+        let view = |ring: &Ring| (ring.slot(trace), format!("{:016x}", ring.version()));
+        let (slot, ring_version) = self.mesh.as_ref().map(|mesh| mesh.with_ring(view)).unwrap_or_default();
         OwnerStatus {
             trace_id: trace.to_string(),
             slot,

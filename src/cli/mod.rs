@@ -1,5 +1,6 @@
 //! The command line. Each command is a file with its `Args` and `async fn run(args) -> ExitCode`, and a line below.
 
+mod ask;
 pub mod certs;
 pub mod completions;
 pub mod components;
@@ -7,8 +8,10 @@ mod environment;
 pub mod exit;
 pub mod host;
 pub mod load;
+pub mod members;
 pub mod output;
 pub mod print_config;
+pub mod ring;
 pub mod run;
 mod sources;
 pub mod validate;
@@ -36,6 +39,8 @@ pub struct Cli {
 enum Command {
     /// Run a node
     Run(Box<RunArgs>),
+    Members(members::MembersArgs),
+    Ring(ring::RingArgs),
     Load(Box<load::LoadArgs>),
     Certs(certs::CertsArgs),
     Validate(Box<validate::ValidateArgs>),
@@ -48,6 +53,8 @@ impl Command {
     async fn run(self) -> ExitCode {
         match self {
             Command::Run(args) => run::run(*args).await,
+            Command::Members(args) => members::run(args).await,
+            Command::Ring(args) => ring::run(args).await,
             Command::Load(args) => load::run(*args).await,
             Command::Certs(args) => certs::run(args),
             Command::Validate(args) => validate::run(*args).await,

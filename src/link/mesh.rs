@@ -165,11 +165,14 @@ impl Mesh {
         self.core.socket.map(|socket| socket.address)
     }
 
+    /// Looks at the ring in force here.
+    pub fn with_ring<T>(&self, look: impl FnOnce(&Ring) -> T) -> T {
+        look(&self.core.table.load().ring)
+    }
+
     /// Who owns a trace by the ring in force here.
     pub fn owner_of(&self, trace: &TraceId) -> Option<NodeId> {
-        let table = self.core.table.load();
-        let owner = table.ring.owner(trace)?;
-        table.ring.members().get(usize::from(owner)).cloned()
+        self.with_ring(|ring| ring.members().get(usize::from(ring.owner(trace)?)).cloned())
     }
 
     pub fn status(&self) -> MeshStatus {
