@@ -19,7 +19,7 @@ use smallvec::{Array, SmallVec};
 
 use super::check::{self, Fault, TOO_MANY_ATTRIBUTES, text};
 pub use super::reader::WireError;
-use super::reader::{Reader, tag};
+use super::reader::{Reader, count_high, high_of, tag};
 use super::schema::Message;
 use crate::model::{ByteRange, ResourceEntry, ScopeEntry, SpanEntry, SpanId, Spans, TraceId, UnixNanos};
 
@@ -231,32 +231,66 @@ impl Walker<'_> {
         let (mut trace_id, mut span_id, mut parent): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
         let (mut kind, mut status, mut start, mut end) = (0, 0, 0, 0);
         let (mut attributes, mut events, mut links) = (0, 0, 0);
+        let references = &mut self.references;
+        // Bytes above 0x7f that are not in strings.
+        let mut high = 0;
         let mut reader = Reader::within(self.request, &body);
-        while let Some(tag) = reader.tag()? {
-            match tag {
-                0x4a => {
-                    attributes += 1;
-                    check::attribute(reader.bytes()?, limits, &mut self.references)?;
-                }
-                0x0a => trace_id = reader.bytes()?,
-                0x12 => span_id = reader.bytes()?,
-                0x22 => parent = reader.bytes()?,
-                0x1a | 0x2a => text(reader.bytes()?)?,
-                0x30 => kind = reader.varint()?,
-                0x39 => start = reader.fixed64()?,
-                0x41 => end = reader.fixed64()?,
-                0x5a => {
-                    events += 1;
-                    event(reader.bytes()?, limits, &mut self.references)?;
-                }
-                0x6a => {
-                    links += 1;
-                    check::check(reader.bytes()?, Message::Link, limits, &mut self.references)?;
-                }
-                0x7a => status_code(reader.bytes()?, &mut status)?,
-                0x50 | 0x60 | 0x70 => drop(reader.varint()?),
-                0x85 => drop(reader.fixed32()?),
-                _ => reader.skip_unknown(tag, 16)?,
+        while !reader.at_end() {
+            let before = reader.pos();
+            if reader.next_is([0x0a]) {
+                trace_id = reader.bytes()?;
+            }
+            if reader.next_is([0x12]) {
+                span_id = reader.bytes()?;
+            }
+            if reader.next_is([0x1a]) {
+                reader.bytes()?;
+            }
+            if reader.next_is([0x22]) {
+                parent = reader.bytes()?;
+            }
+            if reader.next_is([0x2a]) {
+                reader.bytes()?;
+            }
+            if reader.next_is([0x30]) {
+                kind = reader.varint()?;
+            }
+            if reader.next_is([0x39]) {
+                start = reader.fixed64()?;
+                high += high_of(start);
+            }
+            if reader.next_is([0x41]) {
+                end = reader.fixed64()?;
+                high += high_of(end);
+            }
+            while reader.next_is([0x4a]) {
+                attributes += 1;
+                high += check::attribute(reader.bytes()?, limits, references)?;
+            }
+            while reader.next_is([0x5a]) {
+                events += 1;
+                high += event(reader.bytes()?, limits, references)?;
+            }
+            while reader.next_is([0x6a]) {
+                links += 1;
+                let link = reader.bytes()?;
+                check::check(link, Message::Link, limits, references)?;
+                high += count_high(link);
+            }
+            if reader.next_is([0x7a]) {
+                high += status_code(reader.bytes()?, &mut status)?;
+            }
+            if reader.next_is([0x85, 0x01]) {
+                high += 1 + high_of(u64::from(reader.fixed32()?));
+            }
+            if reader.pos() != before {
+                continue;
+            }
+            match reader.tag()? {
+                Some(0x50 | 0x60 | 0x70) => drop(reader.varint()?),
+                // Numbers below 17 come here with a wrong wire type, or in a tag of more bytes than it takes.
+                Some(tag) => reader.skip_unknown(tag, 16)?,
+                None => {}
             }
         }
         if attributes > limits.max_attributes {
@@ -280,6 +314,14 @@ impl Walker<'_> {
             [] => SpanId::NONE,
             _ => SpanId(parent.try_into().map_err(|_| Fault::Rejected("a parent_span_id is not 8 bytes"))?),
         };
+        high += reader.high();
+        let id = u128::from_le_bytes(trace_id.0);
+        let words = [id as u64, (id >> 64) as u64, u64::from_le_bytes(span_id.0), u64::from_le_bytes(parent_span_id.0)];
+        high += words.map(high_of).iter().sum::<usize>();
+        if high != count_high(&self.request[body.clone()]) {
+            // Some string may have more than ASCII.
+            check::check(&self.request[body.clone()], Message::Span, limits, references)?;
+        }
         Ok(SpanEntry {
             trace_id,
             span_id,
@@ -335,36 +377,47 @@ impl Header {
     }
 }
 
-/// Events are the one message besides attributes that spans commonly have.
-fn event(body: &[u8], limits: &Limits, references: &mut bool) -> Result<(), Fault> {
+/// Events are the one message besides attributes that spans commonly have. Counts as [`check::attribute`] does.
+#[inline]
+fn event(body: &[u8], limits: &Limits, references: &mut bool) -> Result<usize, Fault> {
     let mut attributes = 0;
+    let mut high = 0;
     let mut reader = Reader::new(body);
-    while let Some(tag) = reader.tag()? {
-        match tag {
-            0x09 => drop(reader.fixed64()?),
-            0x12 => text(reader.bytes()?)?,
-            0x1a => {
-                attributes += 1;
-                check::attribute(reader.bytes()?, limits, references)?;
-            }
-            0x20 => drop(reader.varint()?),
-            _ => reader.skip_unknown(tag, 4)?,
+    while !reader.at_end() {
+        let before = reader.pos();
+        if reader.next_is([0x09]) {
+            high += high_of(reader.fixed64()?);
+        }
+        if reader.next_is([0x12]) {
+            reader.bytes()?;
+        }
+        while reader.next_is([0x1a]) {
+            attributes += 1;
+            high += check::attribute(reader.bytes()?, limits, references)?;
+        }
+        if reader.pos() != before {
+            continue;
+        }
+        match reader.tag()? {
+            Some(0x20) => drop(reader.varint()?),
+            Some(tag) => reader.skip_unknown(tag, 4)?,
+            None => {}
         }
     }
-    if attributes > limits.max_attributes { Err(TOO_MANY_ATTRIBUTES) } else { Ok(()) }
+    if attributes > limits.max_attributes { Err(TOO_MANY_ATTRIBUTES) } else { Ok(high + reader.high()) }
 }
 
-/// Two statuses of one span merge: a later one without a code leaves the code as it was.
-fn status_code(body: &[u8], code: &mut u64) -> Result<(), Fault> {
+/// Two statuses of one span merge: a later one without a code leaves the code as it was. Counts likewise.
+fn status_code(body: &[u8], code: &mut u64) -> Result<usize, Fault> {
     let mut reader = Reader::new(body);
     while let Some(tag) = reader.tag()? {
         match tag {
-            0x12 => text(reader.bytes()?)?,
+            0x12 => drop(reader.bytes()?),
             0x18 => *code = reader.varint()?,
             // Number 1 was retired before OTLP was stable.
             _ if tag >> 3 == 1 => reader.skip(tag)?,
             _ => reader.skip_unknown(tag, 3)?,
         }
     }
-    Ok(())
+    Ok(reader.high())
 }
