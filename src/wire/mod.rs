@@ -7,6 +7,8 @@ mod reader;
 pub mod regroup;
 pub mod reply;
 mod schema;
+#[cfg(test)]
+mod tests;
 pub mod walk;
 
 pub use edit::ResourceEdits;
