@@ -75,7 +75,7 @@ async fn another_mesh_or_protocol_is_refused_with_a_reason() {
     let mut raw = Raw::new(&world, "raw");
     (raw.hello.protocol_min, raw.hello.protocol_max) = (7, 9);
     let error = raw.greet(&a).await.unwrap_err();
-    assert_eq!(closed_with(&error), Some(Code::Protocol.varint()), "{error}");
+    assert_eq!(closed_with(&error), Some(Code::Protocol.varint()), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,5 +199,5 @@ async fn an_older_run_of_a_connected_peer_is_turned_away() {
         Ok(quic) => quic.closed().await,
         Err(error) => error,
     };
-    assert_eq!(closed_with(&error), Some(Code::OlderRun.varint()));
+    assert_eq!(closed_with(&error), Some(Code::OlderRun.varint()), "{error:?}");
 }
