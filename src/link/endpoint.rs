@@ -37,6 +37,11 @@ const UNI_STREAMS: u32 = 64;
 const DATAGRAM_BUFFER: usize = 256 << 10;
 /// Shorter than the idle timeouts of NATs and load balancers, the shortest of which are 30 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Bytes that may be in flight before a path has shown what it carries. quinn's default of 12,000 is less than two
+/// packets of [`MAX_UDP_PAYLOAD`]: on a path that carries those, one probe of path MTU discovery in flight blocks
+/// everything else, even the close of a connection, whose reason then never reaches the peer. This is ten packets, as
+/// RFC 9002 §7.2 has it, of that size; about what public servers start with.
+const INITIAL_WINDOW: u64 = 10 * MAX_UDP_PAYLOAD as u64;
 /// Milliseconds without a packet after which a link is dead.
 const IDLE_MILLIS: u32 = 30_000;
 
@@ -141,8 +146,11 @@ fn bounded(mut server: ServerConfig) -> ServerConfig {
 pub fn transport() -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_UDP_PAYLOAD);
+    let mut congestion = quinn::congestion::CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW);
     let mut config = TransportConfig::default();
     config
+        .congestion_controller_factory(Arc::new(congestion))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MILLIS))))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
