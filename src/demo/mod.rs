@@ -1,8 +1,11 @@
 //! `spanmesh demo`.
 pub mod backend;
 pub mod checker;
+pub mod files;
 pub mod generator;
+pub mod nodes;
 pub mod places;
+pub mod probe;
 pub mod relay;
 pub mod showcase;
 pub mod traffic;
