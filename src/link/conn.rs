@@ -65,7 +65,7 @@ impl Conn {
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.quic.remote_address()
+        address_of(&self.quic)
     }
 
     pub(super) fn close(&self, code: Code, reason: &str) {
@@ -134,6 +134,12 @@ impl Conn {
         }
         Ok((Reply::decode(&read_head(&mut recv).await?)?, body_bytes))
     }
+}
+
+/// The peer's address. On a socket for both families IPv4 comes in IPv6 clothes.
+pub(super) fn address_of(quic: &Connection) -> SocketAddr {
+    let address = quic.remote_address();
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// quinn finishes a stream that is dropped. Half a batch must never look like a whole one, so this resets it instead.

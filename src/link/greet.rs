@@ -11,7 +11,7 @@ use quinn::{Connection, ConnectionError};
 use thiserror::Error;
 use tracing::error;
 
-use super::conn::Direction;
+use super::conn::{Direction, address_of};
 use super::frame::{Code, Compression, FrameError, Hello, Kind, PROTOCOL_MAX, PROTOCOL_MIN};
 use super::shared::Core;
 use super::stream::{ReadError, read_head, read_kind};
@@ -95,11 +95,11 @@ async fn exchange(core: &Core, quic: &Connection, direction: Direction) -> Resul
     };
     let certified = core.certified(quic).map_err(|error| {
         core.counts.add(|counts| &counts.identity_mismatches, 1);
-        error!(address = %quic.remote_address(), %error, "a certificate names no node of the mesh");
+        error!(address = %address_of(quic), %error, "a certificate names no node of the mesh");
         GreetError::Turned(Code::Identity, error)
     })?;
     if direction == Direction::Dialled {
-        send.write_all(&core.hello(quic.remote_address()).encode()).await?;
+        send.write_all(&core.hello(address_of(quic)).encode()).await?;
         let _ = send.finish();
     }
     let kind = read_kind(&mut recv).await?;
@@ -107,9 +107,9 @@ async fn exchange(core: &Core, quic: &Connection, direction: Direction) -> Resul
         return Err(ReadError::Frame(FrameError::UnknownKind(kind as u8)).into());
     }
     let hello = Hello::decode(&read_head(&mut recv).await?).map_err(ReadError::Frame)?;
-    check(core, quic.remote_address(), certified, &hello)?;
+    check(core, address_of(quic), certified, &hello)?;
     if direction == Direction::Accepted {
-        send.write_all(&core.hello(quic.remote_address()).encode()).await?;
+        send.write_all(&core.hello(address_of(quic)).encode()).await?;
         let _ = send.finish();
     }
     Ok(hello)

@@ -35,6 +35,8 @@ use crate::wire;
 
 /// Streams that a peer may have open at once, of each kind. Twice what a sender of this build has under way.
 pub(super) const MAX_STREAMS: u32 = 128;
+/// Streams of a connection being served at once. QUIC forgets a stream that the peer gives up, its task may not yet have.
+const MAX_TASKS: usize = 4 * MAX_STREAMS as usize;
 /// Batches above this are decompressed and walked where blocking is allowed: 1 MiB takes about 1.5 ms.
 const INLINE_BYTES: usize = 1 << 20;
 /// What a peer is asked to wait that sends a batch again while it is being taken.
@@ -73,7 +75,11 @@ async fn accept(core: Arc<Core>, incoming: Incoming) {
         Ok((quic, hello)) => core.link_up(quic, hello, Direction::Accepted).await,
         Err(error) => {
             core.counts.add(|counts| &counts.handshakes_failed, 1);
-            info!(%address, %error, "no link");
+            if core.may_tell_of_strangers() {
+                info!(%address, %error, "no link to who dialled");
+            } else {
+                debug!(%address, %error, "no link to who dialled");
+            }
         }
     }
 }
@@ -84,13 +90,13 @@ pub(super) async fn serve(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>) {
     let mut streams: JoinSet<()> = JoinSet::new();
     let error = loop {
         tokio::select! {
-            stream = quic.accept_bi() => match stream {
+            stream = quic.accept_bi(), if streams.len() < MAX_TASKS => match stream {
                 Ok((send, recv)) => {
                     streams.spawn(batch_stream(core.clone(), link.clone(), conn.clone(), send, recv));
                 }
                 Err(error) => break error,
             },
-            stream = quic.accept_uni() => match stream {
+            stream = quic.accept_uni(), if streams.len() < MAX_TASKS => match stream {
                 Ok(recv) => {
                     streams.spawn(gossip_stream(core.clone(), link.clone(), recv));
                 }

@@ -158,7 +158,7 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room for a part in the queue, if the peer is an owner.
+    /// Room in the queue, if the peer is an owner.
     pub(super) fn reserve(&self, bytes: usize, class: Class) -> Result<(), NoRoom> {
         let mut state = self.state();
         if !state.owner {

@@ -15,14 +15,14 @@ use tracing::{info, warn};
 use super::control::Control;
 use super::dial::DialPlan;
 use super::endpoint::bind_with_report;
-use super::frame::Code;
+use super::frame::{Code, text_fits};
 use super::inbound;
 use super::link::LinkContext;
 use super::place::Parked;
 use super::shared::{Core, Event, MeshCounts, Table, Tuning};
 use super::status::{self, MeshStatus};
 use super::tls::Identities;
-use crate::config::settings::{Advertise, MeshSettings};
+use crate::config::settings::{Advertise, MeshSecurity, MeshSettings};
 use crate::discover::Discovery;
 use crate::logic::membership::{Identity, Membership, Settings};
 use crate::logic::ring::Ring;
@@ -43,6 +43,8 @@ pub enum MeshError {
     Bind { address: SocketAddr, error: std::io::Error },
     #[error("the advertised address {0:?} is not host:port, or does not resolve: {1}")]
     Advertise(String, String),
+    #[error("{0}: at most 256 bytes without control characters can be told to peers")]
+    Text(&'static str),
     #[error("mesh security is configured, but no certificates were loaded")]
     NoIdentities,
 }
@@ -82,6 +84,11 @@ impl Mesh {
         owned: Arc<dyn Consume>,
         tuning: Tuning,
     ) -> Result<Arc<Mesh>, MeshError> {
+        let MeshSettings { name, region, zone, environment, .. } = &settings;
+        let texts = [("name", name), ("region", region), ("zone", zone), ("environment", environment)];
+        if let Some((what, _)) = texts.into_iter().find(|(_, text)| !text_fits(text)) {
+            return Err(MeshError::Text(what));
+        }
         let me = NodeId { cluster: settings.cluster.clone(), node: settings.node.clone() };
         let (endpoint, socket) = match (&settings.security, &identities) {
             (None, _) => (None, None),
@@ -92,6 +99,9 @@ impl Mesh {
                 (Some(endpoint), Some(report))
             }
         };
+        if matches!(settings.security, Some(MeshSecurity::InsecureDev)) {
+            warn!("insecure_dev: anybody who reaches this node may join the mesh as anybody, and read and forge spans");
+        }
         let listen = socket.map(|report| report.address);
         let address = match &settings.advertise {
             Advertise::None => None,
@@ -230,6 +240,11 @@ impl Mesh {
             let _ = tokio::time::timeout(NOTICE, endpoint.wait_idle()).await;
         }
         lost
+    }
+
+    #[cfg(test)]
+    pub(super) fn break_connections(&self) {
+        self.core.all_links().iter().for_each(|link| link.close(Code::Duplicate, "broken by a test"));
     }
 
     async fn announce(&self, event: impl FnOnce(oneshot::Sender<()>) -> Event, until: tokio::time::Instant) {

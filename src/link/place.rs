@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use tracing::error;
 
 use super::link::NoRoom;
-use super::queue::{Class, Part};
+use super::queue::{Class, Part, cost};
 use super::shared::{Core, Table};
 use crate::logic::ring::MemberIndex;
 use crate::logic::route::{Route, route};
@@ -142,26 +142,23 @@ impl Core {
             (false, 0) => Class::Local,
             (false, _) => Class::Peer,
         };
-        for (done, (owner, spans)) in parts.iter().enumerate() {
-            if Some(*owner) == table.me {
-                continue;
-            }
+        let wanted = room_wanted(table, &parts);
+        for (done, (owner, bytes)) in wanted.iter().enumerate() {
             let reserved = match table.link(*owner) {
-                Some(link) => link.reserve(spans.bytes.len(), class),
+                Some(link) => link.reserve(*bytes, class),
                 None => Err(NoRoom::Full),
             };
-            if let Err(no_room) = reserved {
-                for (owner, spans) in parts.iter().take(done) {
-                    if let Some(link) = table.link(*owner) {
-                        link.release(spans.bytes.len());
-                    }
+            let Err(no_room) = reserved else { continue };
+            for (owner, bytes) in wanted.iter().take(done) {
+                if let Some(link) = table.link(*owner) {
+                    link.release(*bytes);
                 }
-                if no_room == NoRoom::NotOwner {
-                    return Err(batch);
-                }
-                self.not_now(batch, Reason::QueueFull);
-                return Ok(());
             }
+            if no_room == NoRoom::NotOwner {
+                return Err(batch);
+            }
+            self.not_now(batch, Reason::QueueFull);
+            return Ok(());
         }
 
         let Batch { receipt, held, hops, .. } = batch;
@@ -248,6 +245,18 @@ impl Core {
         parts.into_iter().for_each(|part| part.receipt.resolve(Fate::Dropped(DropReason::Shutdown)));
         spans
     }
+}
+
+/// What parts for peers take of their queues; the parts of one owner stand together.
+fn room_wanted(table: &Table, parts: &[(MemberIndex, Spans)]) -> SmallVec<[(MemberIndex, usize); 4]> {
+    let mut wanted = SmallVec::<[(MemberIndex, usize); 4]>::new();
+    for (owner, spans) in parts.iter().filter(|(owner, _)| Some(*owner) != table.me) {
+        match wanted.last_mut() {
+            Some((last, bytes)) if last == owner => *bytes += cost(spans.bytes.len()),
+            _ => wanted.push((*owner, cost(spans.bytes.len()))),
+        }
+    }
+    wanted
 }
 
 /// Cuts spans into parts of at most [`MAX_PART`] bytes, as far as spans allow.

@@ -51,7 +51,7 @@ pub(super) struct Part {
 }
 
 /// What a part of so many bytes takes of a queue.
-fn cost(bytes: usize) -> usize {
+pub(super) fn cost(bytes: usize) -> usize {
     bytes + PART_OVERHEAD
 }
 
@@ -124,10 +124,9 @@ impl Queue {
         }
     }
 
-    /// Room for `bytes`, to be used by [`Queue::push`] or given back by [`Queue::release`]. An empty queue takes one
-    /// part of any size, so none is too large for ever.
+    /// Room for parts that together [`cost`] so many bytes, to be used by [`Queue::push`] or given back by
+    /// [`Queue::release`]. An empty queue takes anything, so no request is too large for ever.
     pub(super) fn reserve(&mut self, bytes: usize, class: Class) -> bool {
-        let bytes = cost(bytes);
         let limit = match class {
             Class::Local => self.capacity / 4 * 3,
             Class::Peer => self.capacity,
@@ -141,7 +140,7 @@ impl Queue {
     }
 
     pub(super) fn release(&mut self, bytes: usize) {
-        self.occupied = self.occupied.saturating_sub(cost(bytes));
+        self.occupied = self.occupied.saturating_sub(bytes);
     }
 
     /// Queues a part for which room was reserved.
@@ -246,7 +245,7 @@ impl Queue {
         all.extend(std::mem::take(&mut self.parts).into_iter().map(|(_, part)| part));
         self.waiting_bytes = 0;
         for part in &all {
-            self.release(part.bytes.len());
+            self.release(cost(part.bytes.len()));
             self.spans = self.spans.saturating_sub(u64::from(part.spans));
         }
         all
@@ -286,7 +285,7 @@ mod tests {
     }
 
     fn push(queue: &mut Queue, bytes: usize, hops: u8, now: Tick) {
-        assert!(queue.reserve(bytes, Class::Peer));
+        assert!(queue.reserve(cost(bytes), Class::Peer));
         queue.push(part(bytes, hops), now);
     }
 
@@ -338,10 +337,10 @@ mod tests {
         assert!(queue.reserve(7_000, Class::Local));
         assert!(!queue.reserve(1_000, Class::Local));
         assert!(queue.reserve(2_000, Class::Peer));
-        assert!(!queue.reserve(500, Class::Peer));
+        assert!(!queue.reserve(1_500, Class::Peer));
         assert!(queue.reserve(5_000, Class::Admitted));
         [7_000, 2_000, 5_000].into_iter().for_each(|bytes| queue.release(bytes));
-        assert!(queue.reserve(50_000, Class::Local), "an empty queue takes a part of any size");
+        assert!(queue.reserve(50_000, Class::Local), "an empty queue takes a request of any size");
     }
 
     #[test]

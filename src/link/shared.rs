@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::conn::{Conn, Direction};
+use super::conn::{Conn, Direction, address_of};
 use super::endpoint::SocketReport;
 use super::frame::{Code, Compression, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use super::inbound::{self, MAX_STREAMS};
@@ -102,11 +102,21 @@ pub(super) struct MeshCounts {
     pub(super) rerouted_spans: AtomicU64,
     pub(super) ring_changes: AtomicU64,
     pub(super) gossip_dropped: AtomicU64,
+    /// Second of the node's clock in which a failed handshake was last told to the log.
+    told_at: AtomicU64,
 }
 
 impl MeshCounts {
     pub(super) fn add(&self, what: fn(&MeshCounts) -> &AtomicU64, n: u64) {
         what(self).fetch_add(n, Relaxed);
+    }
+}
+
+impl Core {
+    /// Whether the log may be told of one more failed handshake: strangers must not fill it.
+    pub(super) fn may_tell_of_strangers(&self) -> bool {
+        let second = self.clock.now().0 / 1_000_000_000 + 1;
+        self.counts.told_at.swap(second, Relaxed) != second
     }
 }
 
@@ -177,7 +187,7 @@ impl Core {
 
     /// Takes a checked connection into use.
     pub(super) async fn link_up(self: &Arc<Self>, quic: Connection, mut hello: Hello, direction: Direction) {
-        let address = quic.remote_address();
+        let address = address_of(&quic);
         if self.is_leaving() {
             return quic.close(Code::Leaving.varint(), b"this node is leaving");
         }

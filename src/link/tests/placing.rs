@@ -202,6 +202,30 @@ async fn a_batch_that_was_not_answered_comes_again_under_its_number() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_under_load_lose_no_span_and_double_none() {
+    let world = World::new();
+    let patient = |name, seeds: &[SocketAddr]| MeshSettings {
+        failover_after: Duration::from_secs(300),
+        ..world.settings(name, seeds)
+    };
+    let a = world.node_with(patient("a", &[]), Tuning::default()).await;
+    let b = world.node_with(patient("b", &[a.address()]), Tuning::default()).await;
+    converged(&[&a, &b]).await;
+    let theirs = a.trace_of(&b.id, 0);
+    for round in 0..10 {
+        for n in 0..200 {
+            a.offer(padded([(theirs, round * 200 + n)], 3_000)).await.unwrap();
+        }
+        a.mesh.break_connections();
+        until("there is a new connection", || a.link_to(&b.id).unwrap().connected).await;
+    }
+    until("all spans arrive", || b.sink.spans() == 2_000).await;
+    until("all are answered for", || a.ledger.status().forwarded == 2_000).await;
+    assert!(b.sink.seen().values().all(|times| *times == 1));
+    assert!(a.link_to(&b.id).unwrap().reconnects >= 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaving_node_hands_over_what_waits_and_takes_nothing_new() {
     let world = World::new();
     let a = world.node("a", &[]).await;
@@ -254,9 +278,9 @@ async fn a_node_alone_owns_everything_and_a_spoke_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_larger_than_a_batch_is_cut_and_arrives_whole() {
+async fn a_request_larger_than_a_batch_or_the_whole_queue_is_cut_and_arrives_whole() {
     let world = World::new();
-    let a = world.node("a", &[]).await;
+    let a = world.node_with(world.settings("a", &[]), Tuning { queue_bytes: 4 << 20, ..Tuning::default() }).await;
     let b = world.node("b", &[a.address()]).await;
     converged(&[&a, &b]).await;
     let theirs = a.trace_of(&b.id, 0);
