@@ -148,7 +148,7 @@ impl Bench {
     }
 
     fn node(&self, cluster: &str, weight: u16, seeds: &[String], compression: &str) -> Node {
-        let certs = self.directory.join("certs");
+        let certs = self.directory.join("certs/nodes").join(cluster).join("node-0");
         let certs = certs.display();
         let backend = self.backend;
         let text = format!(
@@ -174,7 +174,7 @@ connectors:
     seeds: {seeds:?}
     compression: {compression}
     durability: memory
-    tls: {{ca_file: {certs}/ca.pem, cert_file: {certs}/{cluster}-node-0.pem, key_file: {certs}/{cluster}-node-0-key.pem}}
+    tls: {{ca_file: {certs}/ca.pem, cert_file: {certs}/cert.pem, key_file: {certs}/key.pem}}
 service:
   telemetry: {{metrics: {{level: none}}}}
   admin: {{endpoint: "127.0.0.1:0"}}
@@ -230,7 +230,7 @@ impl Node {
     }
 
     fn ledger(&self, count: &str) -> u64 {
-        self.api("ledger")[count].as_u64().unwrap_or_default()
+        self.api("ledger")["ledger"][count].as_u64().unwrap_or_default()
     }
 
     fn sees(&self, members: usize) {

@@ -204,8 +204,9 @@ pub async fn run(args: RunArgs) -> ExitCode {
             }
         },
         () = asked_again(&mut signals) => {
-            tracing::error!("asked to stop at once: what was in hand is lost");
-            Exit::Unsettled.into()
+            tracing::error!("asked to stop at once: what is in hand is lost");
+            // No destructors: they would report every batch in hand as forgotten.
+            std::process::exit(Exit::Unsettled.code().into())
         }
     }
 }

@@ -79,7 +79,7 @@ class Node:
     def __init__(self, directory, cluster, seeds, backend):
         self.cluster = cluster
         self.id = f"{cluster}/node-0"
-        certs = directory / "certs"
+        certs = directory / "certs" / "nodes" / cluster / "node-0"
         self.ready_file = directory / f"{cluster}.ready.json"
         config = directory / f"{cluster}.yaml"
         config.write_text(f"""
@@ -98,7 +98,7 @@ connectors:
     listen: 127.0.0.1:0
     seeds: {json.dumps(seeds)}
     durability: memory
-    tls: {{ca_file: {certs}/ca.pem, cert_file: {certs}/{cluster}.pem, key_file: {certs}/{cluster}-key.pem}}
+    tls: {{ca_file: {certs}/ca.pem, cert_file: {certs}/cert.pem, key_file: {certs}/key.pem}}
 service:
   telemetry: {{metrics: {{address: "127.0.0.1:0"}}}}
   admin: {{endpoint: "127.0.0.1:0"}}
@@ -212,7 +212,6 @@ def main():
     for cluster in ("east", "west"):
         command = [SPANMESH, "certs", "issue", "--dir", certs, "--cluster", cluster, "--node", "node-0"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        # One file name for each cluster, whatever the command's naming.
     nodes = []
     passed = failed = 0
     try:

@@ -84,7 +84,7 @@ async fn a_mesh_forms_once_dns_comes_up_and_stays_when_it_goes_down() {
     zone.stop().await;
     eventually("the outage to be noticed", || async {
         let status = east.api("status").await;
-        let seeds = status["seeds"].as_array()?.clone();
+        let seeds = status["mesh"]["seeds"].as_array()?.clone();
         seeds.iter().any(|seed| !seed["error"].is_null()).then_some(())
     })
     .await;

@@ -50,7 +50,7 @@ async fn every_trace_is_exported_whole_by_exactly_the_node_that_the_ring_names()
     }
     for node in nodes {
         assert!(arrived.traces.keys().any(|trace| arrived.exporters_of(trace).contains(node.id.to_string().as_str())));
-        let ledger = node.api("ledger").await;
+        let ledger = node.ledger().await;
         assert_eq!(ledger["balanced"], true, "{ledger}");
     }
     mesh.stop().await;

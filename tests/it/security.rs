@@ -82,7 +82,7 @@ async fn a_certificate_that_is_replaced_on_disk_is_used_without_a_restart() {
     let (backend, directory) = (Backend::start().await, tempfile::tempdir().unwrap());
     let certificates = Certificates::in_directory(directory.path());
     let east = start(directory.path(), "east", vec![], certificates.section(&node_id("east")), &backend).await;
-    let expiry = |status: &serde_json::Value| status["mesh"]["certificate_expires_at"].as_u64();
+    let expiry = |status: &serde_json::Value| status["mesh"]["certificate_expires"].as_u64();
     let before = expiry(&east.api("status").await).expect("an expiry");
     certificates.section_from(&node_id("east"), unix_now(), DAY / 2);
     eventually("the new certificate", || async {

@@ -91,6 +91,10 @@ impl NodeProcess {
         serde_json::from_slice(&text).expect("the admin API speaks JSON")
     }
 
+    pub async fn ledger(&self) -> Value {
+        self.api("ledger").await["ledger"].clone()
+    }
+
     pub async fn owner_of(&self, trace: &TraceId) -> String {
         let id = spanmesh::model::TraceId(*trace);
         self.api(&format!("ring/owner/{id}")).await["owner"].as_str().expect("an owner").to_owned()
@@ -106,7 +110,11 @@ impl NodeProcess {
     pub async fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
         let child = &mut self.child;
-        eventually("the node to stop", || std::future::ready(child.try_wait().unwrap())).await
+        let status = eventually("the node to stop", || std::future::ready(child.try_wait().unwrap())).await;
+        if !status.success() {
+            println!("{} ended with {status}; its log:\n{}", self.id, self.log());
+        }
+        status
     }
 
     /// SIGKILL.
@@ -236,7 +244,7 @@ impl Mesh {
     pub async fn sum_of_ledgers(&self, count: &str) -> u64 {
         let mut sum = 0;
         for node in &self.nodes {
-            sum += node.api("ledger").await[count].as_u64().unwrap_or_else(|| panic!("no {count} in the ledger"));
+            sum += node.ledger().await[count].as_u64().unwrap_or_else(|| panic!("no {count} in the ledger"));
         }
         sum
     }
