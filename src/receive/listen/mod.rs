@@ -34,7 +34,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -232,12 +232,28 @@ where
         let _ = socket.set_nodelay(true);
         let (serve, tls, bounds, share_of_task) = (serve.clone(), tls.clone(), bounds.clone(), share.clone());
         share.tasks.spawn(async move {
-            let _permit = permit;
-            share_of_task.counts.open.fetch_add(1, Relaxed);
-            let counts = share_of_task.counts.clone();
+            let _open = Open::count(share_of_task.counts.clone(), permit);
             connection::run(socket, tls, &bounds, serve, share_of_task).await;
-            counts.open.fetch_sub(1, Relaxed);
         });
+    }
+}
+
+/// An open connection: counted, and one of those that the cap allows.
+struct Open {
+    counts: Arc<Counts>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn count(counts: Arc<Counts>, permit: OwnedSemaphorePermit) -> Open {
+        counts.open.fetch_add(1, Relaxed);
+        Open { counts, _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counts.open.fetch_sub(1, Relaxed);
     }
 }
 

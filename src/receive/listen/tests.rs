@@ -244,8 +244,46 @@ async fn floods_of_resets_and_header_fragments_end_their_own_connection_only() {
         _ => frame(9, 0, 1, &[b"\x00\x01a\x7f\x81\x01"[..].to_vec(), vec![b'x'; 256]].concat()),
     };
     assert_eq!(flooded(&server, continuation).await, ENHANCE_YOUR_CALM);
+    let empty_data = |i: u32| match i {
+        0 => frame(1, 4, 1, &[0x83, 0x86, 0x84, 0x41, 0x01, b'x']),
+        _ => frame(0, 0, 1, &[]),
+    };
+    assert_eq!(flooded(&server, empty_data).await, ENHANCE_YOUR_CALM);
     let answer = bystander.send_request(Request::get("http://x/").body(Empty::new()).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 200);
+}
+
+/// Runs [`run_out_of_descriptors`] in a process that has 40.
+#[test]
+fn without_descriptors_the_loop_rests_and_goes_on() {
+    let child = "receive::listen::tests::run_out_of_descriptors";
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 40 && exec \"$0\" --exact \"$1\" --ignored --test-threads=1"])
+        .arg(std::env::current_exe().unwrap())
+        .arg(child)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "needs a small limit of descriptors: run by the test above"]
+async fn run_out_of_descriptors() {
+    let server = greeter(Bounds::ingest()).await;
+    let mut clients = Vec::new();
+    // Client and server ends are of one process, so `accept` meets the limit, and so does `connect` at last.
+    while let Ok(client) = TcpStream::connect(server.addr()).await {
+        clients.push(client);
+        tokio::task::yield_now().await;
+    }
+    while server.status().accept_errors_total == 0 {
+        clients.pop();
+        clients.extend(TcpStream::connect(server.addr()).await);
+        tokio::task::yield_now().await;
+    }
+    clients.clear();
+    ask(&mut connected(&server).await).await;
 }
 
 struct Certificates {

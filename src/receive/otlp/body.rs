@@ -4,12 +4,14 @@
 //! only bound how far the buffer grows ahead of what has come. So a client that declares 4 GiB and falls silent costs
 //! nothing, and an honest one of some hundred KiB costs one or two copies of its first bytes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::refusal::No;
 use crate::model::{Budget, Held, Reason, Refusal};
@@ -29,15 +31,22 @@ impl Default for Patience {
     }
 }
 
-/// Whether a node that holds `budget` may take more from local senders.
+/// What a receiver's requests may use of the node together.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     pub budget: Budget,
     /// Bytes held from which on local senders are refused.
-    pub limit: u64,
+    limit: u64,
+    /// Requests that are decompressed or read from JSON at a time. That is pure CPU, so more than a few at once only
+    /// use more memory: a zstd window may take 8 MiB that no budget counts.
+    pub workers: Arc<Semaphore>,
 }
 
 impl Admission {
+    pub(super) fn new(budget: Budget, limit: u64) -> Admission {
+        Admission { budget, limit, workers: Arc::new(Semaphore::new(WORKERS)) }
+    }
+
     pub(super) fn check(&self) -> Result<(), No> {
         if self.budget.bytes() > self.limit {
             return Err(Refusal::passing(Reason::MemoryLimit).into());
@@ -46,6 +55,9 @@ impl Admission {
     }
 }
 
+const WORKERS: usize = 8;
+/// How long the rest of a refused body is read and thrown away.
+const DISCARD: Duration = Duration::from_secs(5);
 /// Below this a body is copied out of the transport's read buffer: keeping a slice would pin the whole buffer (8 to
 /// 400 KiB) for as long as the spans live, and the budget would not know.
 const WORTH_PINNING: usize = 32 << 10;
@@ -101,7 +113,7 @@ impl Gathered {
 /// Reads the whole body. `expect` is called with what has come, after each chunk and at the end, and answers how many
 /// bytes the body will have (0: not known), or ends the reading.
 pub(super) async fn read(
-    mut body: Incoming,
+    body: &mut Incoming,
     max_bytes: usize,
     patience: Patience,
     admission: &Admission,
@@ -133,4 +145,11 @@ pub(super) async fn read(
     }
     expect(&gathered, true)?;
     Ok((gathered.into_bytes(), held))
+}
+
+/// Throws the rest of a body away, for a while. An HTTP/1 client that is still sending when its connection is closed
+/// finds a reset where the answer was, and a reset means "send it again": so the answer, 413 above all, has to be out
+/// and its reader still be listened to.
+pub(super) async fn discard(mut body: Incoming) {
+    let _ = timeout(DISCARD, async { while let Some(Ok(_)) = body.frame().await {} }).await;
 }

@@ -53,6 +53,11 @@ pub(super) async fn open(
     max_bytes: usize,
     admission: &Admission,
 ) -> Result<(Bytes, Held), No> {
+    if compression == Compression::None {
+        return Ok((packed, held));
+    }
+    // The semaphore is never closed.
+    let _worker = admission.workers.acquire().await;
     let opened = match compression {
         Compression::None => return Ok((packed, held)),
         Compression::Gzip => {
@@ -134,7 +139,7 @@ mod tests {
     }
 
     async fn opened(compression: Compression, packed: Bytes, max: usize) -> (Result<Vec<u8>, No>, u64) {
-        let admission = Admission { budget: Budget::default(), limit: u64::MAX };
+        let admission = Admission::new(Budget::default(), u64::MAX);
         let held = admission.budget.hold(packed.len());
         let out = open(compression, packed, held, max, &admission).await;
         let peak = admission.budget.peak_bytes();

@@ -93,32 +93,33 @@ async fn export(door: &Door, request: Request<Incoming>) -> Result<Option<Partia
 
     // The prefix is judged as soon as its five bytes are here, so a length that is too large never reads on.
     let mut prefix = None;
-    let body = request.into_body();
-    let whole = body::read(body, max_bytes.saturating_add(PREFIX), patience, &intake.admission, |gathered, ended| {
-        if prefix.is_none() {
-            prefix = gathered.prefix::<PREFIX>();
-        }
-        let Some([flag, length @ ..]) = prefix else {
-            return if ended { Err(No::Malformed("the request holds no whole message".into())) } else { Ok(0) };
-        };
-        if flag > 1 {
-            return Err(No::Framing("the compressed flag is neither 0 nor 1"));
-        }
-        if flag == 1 && compression == Compression::None {
-            return Err(No::Framing("the message is flagged as compressed but grpc-encoding is absent"));
-        }
-        let length = u32::from_be_bytes(length) as usize;
-        if length > max_bytes {
-            return Err(No::TooLarge { limit: max_bytes });
-        }
-        if gathered.len() > length + PREFIX {
-            return Err(No::Unimplemented("more than one message in a unary request"));
-        }
-        if ended && gathered.len() < length + PREFIX {
-            return Err(No::Malformed("the message is cut short".into()));
-        }
-        Ok(length + PREFIX)
-    });
+    let mut body = request.into_body();
+    let whole =
+        body::read(&mut body, max_bytes.saturating_add(PREFIX), patience, &intake.admission, |gathered, ended| {
+            if prefix.is_none() {
+                prefix = gathered.prefix::<PREFIX>();
+            }
+            let Some([flag, length @ ..]) = prefix else {
+                return if ended { Err(No::Malformed("the request holds no whole message".into())) } else { Ok(0) };
+            };
+            if flag > 1 {
+                return Err(No::Framing("the compressed flag is neither 0 nor 1"));
+            }
+            if flag == 1 && compression == Compression::None {
+                return Err(No::Framing("the message is flagged as compressed but grpc-encoding is absent"));
+            }
+            let length = u32::from_be_bytes(length) as usize;
+            if length > max_bytes {
+                return Err(No::TooLarge { limit: max_bytes });
+            }
+            if gathered.len() > length + PREFIX {
+                return Err(No::Unimplemented("more than one message in a unary request"));
+            }
+            if ended && gathered.len() < length + PREFIX {
+                return Err(No::Malformed("the message is cut short".into()));
+            }
+            Ok(length + PREFIX)
+        });
     let (mut bytes, mut held) = whole.await?;
     intake.grpc.bytes.fetch_add(bytes.len() as u64, Relaxed);
     let is_compressed = bytes.first() == Some(&1);

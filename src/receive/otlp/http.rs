@@ -1,7 +1,9 @@
 //! OTLP/HTTP: POST of protobuf or JSON to the traces path.
 
 use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -22,10 +24,14 @@ pub(super) async fn answer(door: &Door, request: Request<Incoming>) -> Response<
     let version = request.version();
     let counts = door.intake.counts(Transport::Http);
     counts.requests.fetch_add(1, Relaxed);
-    match export(door, encoding, request).await {
+    let (head, mut body) = request.into_parts();
+    match export(door, encoding, &head, &mut body).await {
         Ok(partial) => yes(encoding.unwrap_or(Encoding::Protobuf), partial.as_ref()),
         Err(no) => {
             counts.failed(&no);
+            if version < Version::HTTP_2 && !body.is_end_stream() && no != No::TooSlow {
+                tokio::spawn(body::discard(body));
+            }
             // A request whose encoding is unknown is answered in what a person can read.
             refused(encoding.unwrap_or(Encoding::Json), &no, version)
         }
@@ -35,9 +41,10 @@ pub(super) async fn answer(door: &Door, request: Request<Incoming>) -> Response<
 async fn export(
     door: &Door,
     encoding: Option<Encoding>,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: &mut Incoming,
 ) -> Result<Option<PartialSuccess>, No> {
-    let path = request.uri().path();
+    let path = head.uri.path();
     if path != door.traces_path {
         return Err(No::NotFound(match path {
             "/v1/metrics" | "/v1/logs" | "/v1development/profiles" => {
@@ -46,14 +53,14 @@ async fn export(
             _ => "no such path; traces are posted to the configured traces path, /v1/traces by default",
         }));
     }
-    if request.method() != Method::POST {
+    if head.method != Method::POST {
         return Err(No::Method);
     }
     if !door.takes_http {
         return Err(No::MediaType("this port takes OTLP/gRPC; OTLP/HTTP has its own port, 4318 by default"));
     }
     let encoding = encoding.ok_or(No::MediaType("Content-Type must be application/x-protobuf or application/json"))?;
-    let headers = request.headers();
+    let headers = &head.headers;
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     let coding = codings.next().map_or(Some(Compression::None), |name| Compression::named(name.as_bytes()));
     let compression = coding
@@ -66,10 +73,7 @@ async fn export(
     }
     let intake = &door.intake;
     let (bytes, held) =
-        body::read(request.into_body(), door.max_request_bytes, intake.patience, &intake.admission, |_, _| {
-            Ok(declared)
-        })
-        .await?;
+        body::read(body, door.max_request_bytes, intake.patience, &intake.admission, |_, _| Ok(declared)).await?;
     intake.http.bytes.fetch_add(bytes.len() as u64, Relaxed);
     let (bytes, held) = compression::open(compression, bytes, held, door.max_request_bytes, &intake.admission).await?;
     intake.take(Transport::Http, encoding, bytes, held, None).await

@@ -97,7 +97,10 @@ impl Intake {
     }
 
     async fn reencode(&self, bytes: Bytes, mut held: Held) -> Result<(Bytes, Held, Option<&'static str>), No> {
+        // Protobuf is shorter than the JSON it comes from.
+        held.resize(bytes.len() * 2);
         let decoded = if bytes.len() > LARGE_JSON {
+            let _worker = self.admission.workers.acquire().await;
             let limits = self.limits.clone();
             match tokio::task::spawn_blocking(move || json::decode(&bytes, &limits)).await {
                 Ok(decoded) => decoded,

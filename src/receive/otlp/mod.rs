@@ -60,7 +60,7 @@ impl OtlpReceiver {
         limits: Limits,
         admit_bytes_limit: u64,
     ) -> io::Result<OtlpReceiver> {
-        let admission = Admission { budget, limit: admit_bytes_limit };
+        let admission = Admission::new(budget, admit_bytes_limit);
         let patience = Patience::default();
         let (grpc, http) = (Arc::default(), Arc::default());
         let intake = Intake { next, ledger, limits, admission, patience, grpc, http };

@@ -38,12 +38,14 @@ fn json_status(answer: &Answer) -> serde_json::Value {
     value
 }
 
-/// Sends raw bytes and reads until the server closes.
+/// Sends raw bytes, all of them, and reads the head of the answer.
 async fn raw(world: &World, request: &[u8]) -> String {
     let mut socket = TcpStream::connect(world.http()).await.unwrap();
-    socket.write_all(request).await.unwrap();
+    socket.write_all(request).await.expect("the server stopped listening before it answered");
     let mut answer = Vec::new();
-    let _ = socket.read_to_end(&mut answer).await;
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        assert!(socket.read_buf(&mut answer).await.unwrap() > 0, "no answer");
+    }
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -188,6 +190,19 @@ async fn a_declared_length_over_the_limit_is_413_before_a_byte_of_it_is_sent() {
     );
     let answer = raw(&world, head.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(world.budget.peak_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_first_sends_all_of_a_body_that_is_too_large_still_reads_413() {
+    let world = Given::default().start().await;
+    let len = 24 << 20;
+    let mut request =
+        format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: {len}\r\n\r\n")
+            .into_bytes();
+    request.resize(request.len() + len, b' ');
+    let answer = raw(&world, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("connection: close"), "{answer}");
     assert_eq!(world.budget.peak_bytes(), 0);
 }
 

@@ -88,7 +88,7 @@ impl Given {
             next: sink.clone(),
             ledger: ledger.clone(),
             limits: Limits::default(),
-            admission: Admission { budget: budget.clone(), limit: self.admit_bytes },
+            admission: Admission::new(budget.clone(), self.admit_bytes),
             patience: self.patience,
             grpc: Arc::default(),
             http: Arc::default(),
