@@ -26,7 +26,7 @@ use crate::config::settings::{Advertise, MeshSecurity, MeshSettings};
 use crate::discover::Discovery;
 use crate::logic::membership::{Identity, Membership, Settings};
 use crate::logic::ring::Ring;
-use crate::model::{Batch, BootId, Budget, Fate, NodeId, Reason, Refusal, TraceId};
+use crate::model::{Batch, BootId, Budget, NodeId, TraceId};
 use crate::pipeline::{Consume, Ledger};
 use crate::runtime::clock::{Clock, unix_now};
 use crate::wire;
@@ -192,9 +192,9 @@ impl Mesh {
         status
     }
 
-    /// Leaves the mesh: says so, takes nothing more from local senders, hands over what waits for peers within
-    /// `deadline`, and closes the links. Spans of peers that still come are sent on to their new owners. The spans that
-    /// could not be handed over; they are resolved as dropped at shutdown. A second call does nothing.
+    /// Leaves the mesh: says so, takes nothing more, hands over what waits for peers within `deadline`, and closes the
+    /// links. Returns the spans that could not be handed over; they are resolved as dropped at shutdown. A second call
+    /// does nothing.
     pub async fn leave(&self, deadline: Duration) -> u64 {
         let core = &self.core;
         if core.leaving.swap(true, Relaxed) {
@@ -259,9 +259,6 @@ impl Mesh {
 
 impl Consume for Mesh {
     fn consume(&self, batch: Batch) {
-        if self.core.is_leaving() && !batch.receipt.is_accepted() {
-            return batch.receipt.resolve(Fate::Refused(Refusal::passing(Reason::ShuttingDown)));
-        }
         self.core.place(batch);
     }
 }

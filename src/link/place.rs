@@ -72,9 +72,10 @@ impl Parked {
 }
 
 impl Core {
-    /// Places a batch. Never waits.
+    /// Places a batch. Never waits. A node that leaves takes no more into custody, from peers neither: what they still
+    /// send stays theirs and goes to the new owner, so what is left here to hand over only shrinks.
     pub(super) fn place(self: &Arc<Self>, mut batch: Batch) {
-        if self.stop.is_cancelled() {
+        if self.stop.is_cancelled() || (self.is_leaving() && !batch.receipt.is_accepted()) {
             return self.not_now(batch, Reason::ShuttingDown);
         }
         for _ in 0..TRIES {
