@@ -208,6 +208,16 @@ fn padded(spans: impl IntoIterator<Item = (TraceId, u64)>, padding: usize) -> Sp
     wire::walk(request(spans, padding).into(), &Limits::default()).unwrap().spans
 }
 
+/// A runtime for one node, which can be stopped as a process can.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// Stops a node where it stands: when this returns nothing of it runs any more.
+async fn kill(its_runtime: tokio::runtime::Runtime) {
+    tokio::task::spawn_blocking(move || its_runtime.shutdown_timeout(PATIENCE)).await.unwrap();
+}
+
 fn free_port() -> SocketAddr {
     std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

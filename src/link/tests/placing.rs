@@ -58,14 +58,13 @@ async fn nodes_that_dial_each_other_at_once_lose_nothing_and_keep_one_connection
 async fn spans_for_a_dead_owner_wait_and_then_go_to_the_new_one() {
     let world = World::new();
     let a = world.node("a", &[]).await;
-    // On a runtime of its own, which can be stopped as a process can.
-    let its_runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let its_runtime = runtime();
     let (settings, seed) = (world.settings("b", &[a.address()]), Arc::new(world));
     let w = seed.clone();
     let b = its_runtime.spawn(async move { w.node_with(settings, Tuning::default()).await }).await.unwrap();
     converged(&[&a, &b]).await;
     let wanted: Vec<TraceId> = (0..20).map(|n| a.trace_of(&b.id, n * 1_000)).collect();
-    its_runtime.shutdown_background();
+    kill(its_runtime).await;
 
     for (n, trace) in wanted.iter().enumerate() {
         a.offer(spans([(*trace, n as u64)])).await.unwrap();
@@ -111,11 +110,11 @@ async fn spans_that_wait_for_a_restarting_peer_reach_its_next_run() {
         Tuning { reply_deadline: Duration::from_millis(300), ..Tuning::default() },
     );
     let a = a.await;
-    let its_runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let its_runtime = runtime();
     let (w, seed) = (world.clone(), a.address());
     let b = its_runtime.spawn(async move { w.node("b", &[seed]).await }).await.unwrap();
     converged(&[&a, &b]).await;
-    its_runtime.shutdown_background();
+    kill(its_runtime).await;
     a.offer(spans([(a.trace_of(&b.id, 0), 7)])).await.unwrap();
     let again = world.node("b", &[a.address()]).await;
     until("its next run gets the spans", || again.sink.spans() == 1).await;
@@ -126,13 +125,13 @@ async fn spans_that_wait_for_a_restarting_peer_reach_its_next_run() {
 async fn a_peer_that_restarts_in_its_place_is_dialled_anew_long_before_it_would_be_declared_dead() {
     let world = Arc::new(World::new());
     let place = MeshSettings { listen: free_port(), ..world.settings("b", &[]) };
-    let its_runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let its_runtime = runtime();
     let (w, settings) = (world.clone(), place.clone());
     let b = its_runtime.spawn(async move { w.node_with(settings, Tuning::default()).await }).await.unwrap();
     let patient = MeshSettings { failover_after: Duration::from_secs(300), ..world.settings("a", &[b.address()]) };
     let a = world.node_with(patient, Tuning::default()).await;
     converged(&[&a, &b]).await;
-    its_runtime.shutdown_background();
+    kill(its_runtime).await;
     drop(b);
     until("the port is free", || std::net::UdpSocket::bind(place.listen).is_ok()).await;
     let next_run = world.node_with(place, Tuning::default()).await;
