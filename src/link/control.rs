@@ -268,13 +268,14 @@ impl Control {
             if wished.insert(address) {
                 let yield_first = me.address.is_some() && me.id > member.identity.id;
                 let dead = member.state == MemberState::Dead;
-                wishes.push(Wish { address, member: Some(member.identity.id.clone()), dead, yield_first });
+                let member = Some(member.identity.id.clone());
+                wishes.push(Wish { address, member, dead, renew: linked, yield_first });
             }
         }
         if let Some(candidates) = &self.candidates {
             for address in candidates.borrow().iter().copied().filter(useful) {
                 if wished.insert(address) {
-                    wishes.push(Wish { address, member: None, dead: false, yield_first: false });
+                    wishes.push(Wish { address, member: None, dead: false, renew: false, yield_first: false });
                 }
             }
         }

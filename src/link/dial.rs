@@ -25,6 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE_FOR_DEAD: Duration = Duration::from_secs(60);
 /// After how long an address that was this node's own may be another's.
 const RECHECK_OWN: Duration = Duration::from_secs(600);
+/// How long a fresh connection to a suspected peer is given before the next one.
+const RENEW_PAUSE: Duration = Duration::from_secs(3);
 /// Head start of the node with the lower id.
 const HEAD_START: Duration = Duration::from_millis(500);
 
@@ -35,6 +37,8 @@ pub(super) struct Wish {
     /// Who is said to be there; `None` for a seed.
     pub(super) member: Option<NodeId>,
     pub(super) dead: bool,
+    /// A link is up, and suspected of leading to a run that is no more.
+    pub(super) renew: bool,
     /// The peer may dial this node as well, and should go first.
     pub(super) yield_first: bool,
 }
@@ -59,8 +63,9 @@ struct Entry {
     failures: u32,
     dead: bool,
     under_way: bool,
-    /// Who answered there last.
+    /// Who answered there last, and when.
     leads_to: Option<NodeId>,
+    linked_at: Option<Tick>,
     error: Option<String>,
 }
 
@@ -91,11 +96,13 @@ impl DialPlan {
                 let head_start = if wish.yield_first { HEAD_START } else { Duration::ZERO };
                 let jitter = if wish.member.is_some() { FIRST_PAUSE / 4 } else { Duration::ZERO };
                 let next = now + head_start + jitter.mul_f64(random());
-                Entry { next, failures: 0, dead: wish.dead, under_way: false, leads_to: None, error: None }
+                let (leads_to, linked_at) = (None, None);
+                Entry { next, failures: 0, dead: wish.dead, under_way: false, leads_to, linked_at, error: None }
             });
             entry.dead = wish.dead;
             let known_and_linked = wish.member.is_none() && entry.leads_to.as_ref().is_some_and(&linked);
-            if entry.under_way || known_and_linked || entry.next > now || self.under_way >= MAX_DIALS {
+            let fresh = wish.renew && entry.linked_at.is_some_and(|at| now.since(at) < RENEW_PAUSE);
+            if entry.under_way || known_and_linked || fresh || entry.next > now || self.under_way >= MAX_DIALS {
                 continue;
             }
             entry.under_way = true;
@@ -111,7 +118,7 @@ impl DialPlan {
         entry.under_way = false;
         match how {
             Dialled::Linked(node) => {
-                entry.leads_to = Some(node);
+                (entry.leads_to, entry.linked_at) = (Some(node), Some(now));
                 (entry.failures, entry.error) = (0, None);
                 entry.next = now + FIRST_PAUSE;
             }
@@ -153,7 +160,7 @@ mod tests {
     }
 
     fn seed(port: u16) -> Wish {
-        Wish { address: address(port), member: None, dead: false, yield_first: false }
+        Wish { address: address(port), member: None, dead: false, renew: false, yield_first: false }
     }
 
     fn at(seconds: u64) -> Tick {
@@ -199,5 +206,16 @@ mod tests {
         let polite = Wish { member: Some("a/n".parse().unwrap()), yield_first: true, ..seed(1) };
         assert!(due(&mut plan, std::slice::from_ref(&polite), at(0)).is_empty());
         assert_eq!(due(&mut plan, &[polite], at(1)), [address(1)]);
+    }
+
+    #[test]
+    fn a_suspected_link_is_renewed_and_then_given_time() {
+        let mut plan = DialPlan::default();
+        let suspect = [Wish { member: Some("up/n".parse().unwrap()), renew: true, ..seed(1) }];
+        assert!(due(&mut plan, &suspect, at(0)).is_empty(), "jitter");
+        assert_eq!(due(&mut plan, &suspect, at(1)), [address(1)]);
+        plan.ended(address(1), Dialled::Linked("up/n".parse().unwrap()), at(1), 0.5);
+        assert!(due(&mut plan, &suspect, at(3)).is_empty());
+        assert_eq!(due(&mut plan, &suspect, at(4)), [address(1)]);
     }
 }

@@ -201,3 +201,27 @@ async fn an_older_run_of_a_connected_peer_is_turned_away() {
     };
     assert_eq!(closed_with(&error), Some(Code::OlderRun.varint()), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_of_another_owner_are_sent_on_while_they_have_hops_left() {
+    let world = World::new();
+    let patient = |name, seeds: &[SocketAddr]| MeshSettings {
+        failover_after: Duration::from_secs(300),
+        ..world.settings(name, seeds)
+    };
+    let a = world.node_with(patient("a", &[]), Tuning::default()).await;
+    let b = world.node_with(patient("b", &[a.address()]), Tuning::default()).await;
+    converged(&[&a, &b]).await;
+    let raw = Raw::new(&world, "raw");
+    let quic = raw.greet(&a).await.unwrap();
+    until("all agree on three owners", || a.owners().len() == 3 && b.owners().len() == 3).await;
+    let body = request([(a.trace_of(&b.id, 0), 1)], 10);
+    for (seq, hops) in [(1, 0), (2, 1)] {
+        let head = BatchHead { hops, ..head(&raw, seq, &body) };
+        assert_eq!(send_batch(&quic, &head, &body).await, Reply::Accepted { rejected: 0 });
+    }
+    until("the owner has it", || b.sink.seen().values().eq([&2])).await;
+    let head = BatchHead { hops: 2, ..head(&raw, 3, &body) };
+    assert_eq!(send_batch(&quic, &head, &body).await, Reply::Accepted { rejected: 0 });
+    assert_eq!((a.sink.spans(), a.status().hop_limit_spans), (1, 1));
+}
