@@ -287,3 +287,23 @@ async fn a_request_larger_than_a_batch_or_the_whole_queue_is_cut_and_arrives_who
     until("all spans arrive", || b.sink.spans() == 120).await;
     assert!(a.link_to(&b.id).unwrap().sent_batches > 4);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_certificates_nodes_are_believed_and_the_status_says_so() {
+    let world = World::new();
+    let insecure = |name, seeds: &[SocketAddr]| MeshSettings {
+        security: Some(MeshSecurity::InsecureDev),
+        compression: LinkCompression::Lz4,
+        ..world.settings(name, seeds)
+    };
+    let a = world.node_with(insecure("a", &[]), Tuning::default()).await;
+    let b = world.node_with(insecure("b", &[a.address()]), Tuning::default()).await;
+    converged(&[&a, &b]).await;
+    a.offer(spans([(a.trace_of(&b.id, 0), 1)])).await.unwrap();
+    until("the owner has it", || b.sink.spans() == 1).await;
+    assert!(a.status().insecure);
+    // One that asks for certificates and one that has none do not meet.
+    let c = world.node("c", &[a.address()]).await;
+    until("the dial fails", || c.status().dials_failed > 0).await;
+    assert_eq!((c.owners().len(), a.owners().len()), (1, 2));
+}
