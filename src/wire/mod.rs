@@ -1,5 +1,7 @@
 //! OTLP's wire forms, read and written without building span structs.
 
+#[cfg(all(test, feature = "node"))]
+mod against_prost;
 mod check;
 pub mod edit;
 pub mod json;

@@ -207,10 +207,10 @@ fn value_len(bytes: &[u8], tag: u32) -> Result<usize, WireError> {
     }
     let mut reader = Reader::new(bytes);
     match tag & 7 {
-        VARINT => drop(reader.varint()?),
-        FIXED64 => drop(reader.take(8)?),
-        LEN => drop(reader.range()?),
-        FIXED32 => drop(reader.take(4)?),
+        VARINT => reader.varint().map(drop)?,
+        FIXED64 => reader.take(8).map(drop)?,
+        LEN => reader.range().map(drop)?,
+        FIXED32 => reader.take(4).map(drop)?,
         3 | 4 => return Err(WireError::Group),
         _ => return Err(WireError::WireType),
     }

@@ -64,6 +64,9 @@ pub struct Rejected {
 
 #[derive(Debug)]
 pub struct Walked {
+    /// Its `bytes` are the request as it came, rejected spans and empty envelopes included. Only what was cut from it
+    /// ([`super::regroup()`], [`super::select`], [`super::edit_resources`]) has nothing but what the index has, and may be
+    /// sent on.
     pub spans: Spans,
     pub rejected: Rejected,
 }
