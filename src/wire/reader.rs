@@ -40,26 +40,27 @@ pub(super) const fn tag(number: u32, wire_type: u32) -> u32 {
 }
 
 pub(super) struct Reader<'a> {
-    /// Ends where the message ends, but starts with the request: positions are absolute.
-    buf: &'a [u8],
-    pos: usize,
+    /// What was not read yet. A slice that shrinks, since a position in one that does not is checked twice.
+    rest: &'a [u8],
+    /// Where it ends in the request: positions are absolute.
+    end: usize,
     high: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(message: &'a [u8]) -> Self {
-        Reader { buf: message, pos: 0, high: 0 }
+        Reader { rest: message, end: message.len(), high: 0 }
     }
 
     /// A cursor over the message that lies at `range` of `request`.
     #[inline(always)]
     pub(super) fn within(request: &'a [u8], range: &Range<usize>) -> Self {
-        Reader { buf: &request[..range.end], pos: range.start, high: 0 }
+        Reader { rest: &request[range.clone()], end: range.end, high: 0 }
     }
 
     #[inline(always)]
     pub(super) fn pos(&self) -> usize {
-        self.pos
+        self.end - self.rest.len()
     }
 
     /// Bytes above 0x7f in the tags, lengths and varints read so far. Those of other fields are for the caller to add;
@@ -71,105 +72,102 @@ impl<'a> Reader<'a> {
 
     #[inline(always)]
     pub(super) fn at_end(&self) -> bool {
-        self.pos >= self.buf.len()
+        self.rest.is_empty()
     }
 
     /// Steps over the next tag if it is this one. A row of these in the order of the numbers, which is the order that
     /// encoders write in, is a row of well predicted branches; `match` on a tag is one jump that nobody can predict.
     #[inline(always)]
     pub(super) fn next_is<const N: usize>(&mut self, tag: [u8; N]) -> bool {
-        let is = self.buf[self.pos..].first_chunk() == Some(&tag);
-        if is {
-            self.pos += N;
+        match self.rest.split_first_chunk() {
+            Some((first, rest)) if *first == tag => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
         }
-        is
     }
 
     /// The next field's tag, `None` at the end. Its legality is checked by [`Reader::skip`], which gets every tag
     /// that its caller does not know.
     #[inline(always)]
     pub(super) fn tag(&mut self) -> Result<Option<u32>, WireError> {
-        match self.buf.get(self.pos) {
-            None => Ok(None),
-            Some(&byte) if byte < 0x80 => {
-                self.pos += 1;
-                Ok(Some(u32::from(byte)))
-            }
-            Some(_) => match u32::try_from(self.long_varint()?) {
-                Ok(tag) => Ok(Some(tag)),
-                Err(_) => Err(WireError::FieldNumber),
-            },
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        match u32::try_from(self.varint()?) {
+            Ok(tag) => Ok(Some(tag)),
+            Err(_) => Err(WireError::FieldNumber),
         }
     }
 
     #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<u64, WireError> {
-        match self.buf[self.pos..] {
-            [low @ 0..0x80, ..] => {
-                self.pos += 1;
+        match *self.rest {
+            [low @ 0..0x80, ref rest @ ..] => {
+                self.rest = rest;
                 Ok(u64::from(low))
             }
             // Lengths of events, of spans, of long values.
-            [low, high @ 0..0x80, ..] => {
-                self.pos += 2;
+            [low, high @ 0..0x80, ref rest @ ..] => {
+                self.rest = rest;
                 self.high += 1;
                 Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
-            _ => self.long_varint(),
+            _ => {
+                let (value, len) = long_varint(self.rest)?;
+                self.rest = &self.rest[len..];
+                self.high += len - 1;
+                Ok(value)
+            }
         }
     }
 
     #[inline(always)]
-    fn long_varint(&mut self) -> Result<u64, WireError> {
-        let (value, len) = long_varint(&self.buf[self.pos..])?;
-        self.pos += len;
-        self.high += len - 1;
-        Ok(value)
+    fn take(&mut self, len: u64) -> Result<&'a [u8], WireError> {
+        // A length that is cut off by a smaller usize would be over the limit of requests anyway.
+        match self.rest.split_at_checked(usize::try_from(len).unwrap_or(usize::MAX)) {
+            Some((taken, rest)) => {
+                self.rest = rest;
+                Ok(taken)
+            }
+            None => Err(WireError::Truncated),
+        }
     }
 
     #[inline(always)]
-    fn take(&mut self, len: u64) -> Result<Range<usize>, WireError> {
-        if len > (self.buf.len() - self.pos) as u64 {
-            return Err(WireError::Truncated);
-        }
-        let start = self.pos;
-        self.pos += len as usize;
-        Ok(start..self.pos)
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], WireError> {
+        let len = self.varint()?;
+        self.take(len)
     }
 
     /// Where the body of a length-delimited field lies.
     #[inline(always)]
     pub(super) fn range(&mut self) -> Result<Range<usize>, WireError> {
-        let len = self.varint()?;
-        self.take(len)
-    }
-
-    #[inline(always)]
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], WireError> {
-        let range = self.range()?;
-        Ok(&self.buf[range])
+        let body = self.bytes()?;
+        let end = self.pos();
+        Ok(end - body.len()..end)
     }
 
     #[inline(always)]
     pub(super) fn fixed64(&mut self) -> Result<u64, WireError> {
-        let range = self.take(8)?;
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.buf[range]);
-        Ok(u64::from_le_bytes(bytes))
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(WireError::Truncated)?;
+        self.rest = rest;
+        Ok(u64::from_le_bytes(*bytes))
     }
 
     #[inline(always)]
     pub(super) fn fixed32(&mut self) -> Result<u32, WireError> {
-        let range = self.take(4)?;
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&self.buf[range]);
-        Ok(u32::from_le_bytes(bytes))
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(WireError::Truncated)?;
+        self.rest = rest;
+        Ok(u32::from_le_bytes(*bytes))
     }
 
     /// Steps over the value that belongs to `tag`, whatever it is.
     #[inline(always)]
     pub(super) fn skip(&mut self, tag: u32) -> Result<(), WireError> {
-        self.pos += value_len(&self.buf[self.pos..], tag)?;
+        let len = value_len(self.rest, tag)?;
+        self.rest = &self.rest[len..];
         Ok(())
     }
 
@@ -209,12 +207,12 @@ fn value_len(bytes: &[u8], tag: u32) -> Result<usize, WireError> {
     match tag & 7 {
         VARINT => reader.varint().map(drop)?,
         FIXED64 => reader.take(8).map(drop)?,
-        LEN => reader.range().map(drop)?,
+        LEN => reader.bytes().map(drop)?,
         FIXED32 => reader.take(4).map(drop)?,
         3 | 4 => return Err(WireError::Group),
         _ => return Err(WireError::WireType),
     }
-    Ok(reader.pos)
+    Ok(reader.pos())
 }
 
 /// Bytes that `value` takes as a varint.
