@@ -44,7 +44,7 @@ impl ByteRange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceEntry {
     /// Its fields other than `scope_spans` and `resource`, each whole with its tag: `schema_url` and whatever this
-    /// build does not know.
+    /// build does not know. Fields that stand side by side share a range.
     pub other_fields: SmallVec<[ByteRange; 1]>,
     /// The body of its `resource` field. Protobuf merges a message field that occurs twice, and the concatenation of
     /// bodies is that merge: so normally one range, and all of them in order otherwise.
@@ -56,7 +56,8 @@ pub struct ResourceEntry {
 pub struct ScopeEntry {
     /// Index into [`Spans::resources`].
     pub resource: u32,
-    /// Its fields other than `spans`, each whole with its tag: `scope`, `schema_url`, unknown ones.
+    /// Its fields other than `spans`, each whole with its tag: `scope`, `schema_url`, unknown ones. Fields that stand
+    /// side by side share a range.
     pub other_fields: SmallVec<[ByteRange; 2]>,
 }
 

@@ -191,7 +191,12 @@ impl Message {
     }
 
     pub(super) fn field(self, number: u32) -> Option<&'static Field> {
-        self.fields().iter().find(|field| field.number == number)
+        // Nearly all messages use the numbers from 1 on without a gap.
+        let fields = self.fields();
+        match fields.get((number as usize).wrapping_sub(1)) {
+            Some(field) if field.number == number => Some(field),
+            _ => fields.iter().find(|field| field.number == number),
+        }
     }
 
     /// Of all fields of this message at most one is set, and the last one wins.

@@ -2,7 +2,8 @@
 //!
 //! On the wire the fields of a message come in any order, a list may be interrupted, a singular field may come twice.
 //! JSON wants each once. So each message is gone through once per field of its table, which needs no memory besides a
-//! stack of slices, and gives protobuf's merge rules: the last scalar wins, the parts of a message concatenate.
+//! stack of slices, and gives protobuf's merge rules: the last scalar wins, the parts of a message concatenate. Nearly
+//! every encoder writes fields in the order of their numbers, which is that of the tables: then one pass is enough.
 
 use std::io::Write;
 
@@ -37,6 +38,15 @@ enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
+impl<'a> Value<'a> {
+    fn part(self) -> Parts<'a> {
+        match self {
+            Value::Bytes(bytes) => smallvec![bytes],
+            _ => Parts::new(),
+        }
+    }
+}
+
 struct Frame<'a> {
     message: Message,
     parts: Parts<'a>,
@@ -47,11 +57,22 @@ struct Frame<'a> {
     /// A member was written already.
     comma: bool,
     in_list: bool,
+    /// Fields are in the order of their numbers: nothing is behind the cursor, and no need to look beyond the next.
+    sorted: bool,
 }
 
 impl<'a> Frame<'a> {
     fn new(message: Message, parts: Parts<'a>) -> Self {
-        Frame { message, parts, field: 0, cursor: (0, 0), comma: false, in_list: false }
+        let sorted = is_sorted(&parts);
+        Frame { message, parts, field: 0, cursor: (0, 0), comma: false, in_list: false, sorted }
+    }
+
+    /// On to the next field of the table.
+    fn advance(&mut self) {
+        self.field = if self.message.is_oneof() { self.message.fields().len() } else { self.field + 1 };
+        if !self.sorted {
+            self.cursor = (0, 0);
+        }
     }
 
     /// The next field behind the cursor that this build knows.
@@ -83,38 +104,62 @@ impl<'a> Frame<'a> {
 
     /// The next occurrence of one field.
     fn next_of(&mut self, wanted: &Field) -> Result<Option<Value<'a>>, WireError> {
-        while let Some((field, value)) = self.next()? {
+        loop {
+            let before = self.cursor;
+            let Some((field, value)) = self.next()? else { return Ok(None) };
             if field.number == wanted.number {
                 return Ok(Some(value));
             }
+            if self.sorted && field.number > wanted.number {
+                self.cursor = before;
+                return Ok(None);
+            }
         }
-        Ok(None)
     }
 
     /// The merged value of a singular field: of all members of a oneof, or of `wanted` only.
-    fn singular(
-        &mut self,
-        wanted: &'static Field,
-    ) -> Result<Option<(&'static Field, Value<'a>, Parts<'a>)>, WireError> {
-        let mut found: Option<(&'static Field, Value<'a>, Parts<'a>)> = None;
-        while let Some((field, value)) = self.next()? {
-            if !self.message.is_oneof() && field.number != wanted.number {
-                continue;
-            }
-            let part: Parts<'a> = match value {
-                Value::Bytes(bytes) => smallvec![bytes],
-                _ => Parts::new(),
+    fn singular(&mut self, wanted: &'static Field) -> Result<Option<Found<'a>>, WireError> {
+        let mut found: Option<Found<'a>> = None;
+        loop {
+            let (field, value) = if self.message.is_oneof() {
+                let Some(next) = self.next()? else { break };
+                next
+            } else {
+                let Some(value) = self.next_of(wanted)? else { break };
+                (wanted, value)
             };
             match &mut found {
-                Some((before, last, parts)) if before.number == field.number => {
-                    *last = value;
-                    parts.extend(part);
+                Some(found) if found.field.number == field.number => {
+                    found.parts.extend(value.part());
+                    found.value = value;
                 }
-                _ => found = Some((field, value, part)),
+                _ => found = Some(Found { field, value, parts: value.part() }),
             }
         }
         Ok(found)
     }
+}
+
+/// Malformed counts as unsorted, and is found out on the way.
+fn is_sorted(parts: &Parts<'_>) -> bool {
+    let mut last = 0;
+    parts.iter().all(|part| {
+        let mut reader = Reader::new(part);
+        while let Ok(Some(tag)) = reader.tag() {
+            if tag >> 3 < last || reader.skip(tag).is_err() {
+                return false;
+            }
+            last = tag >> 3;
+        }
+        reader.at_end()
+    })
+}
+
+/// A field with its merged value; as a message it is `parts`.
+struct Found<'a> {
+    field: &'static Field,
+    value: Value<'a>,
+    parts: Parts<'a>,
 }
 
 fn write<'a>(request: &'a [u8], out: &mut Vec<u8>) -> Result<(), WireError> {
@@ -126,31 +171,23 @@ fn write<'a>(request: &'a [u8], out: &mut Vec<u8>) -> Result<(), WireError> {
             stack.pop();
             continue;
         };
-        let found = if field.repeated {
+        let Found { field, value, parts } = if field.repeated {
             let Some(value) = frame.next_of(field)? else {
                 if std::mem::take(&mut frame.in_list) {
                     out.push(b']');
                 }
-                frame.field += 1;
-                frame.cursor = (0, 0);
+                frame.advance();
                 continue;
             };
-            let part: Parts<'a> = match value {
-                Value::Bytes(bytes) => smallvec![bytes],
-                _ => Parts::new(),
-            };
-            (field, value, part)
+            Found { field, value, parts: value.part() }
         } else {
             let found = frame.singular(field)?;
-            frame.field = if frame.message.is_oneof() { frame.message.fields().len() } else { frame.field + 1 };
-            frame.cursor = (0, 0);
+            frame.advance();
             match found {
-                Some((field, ..)) if field.ty == Type::Reference => continue,
-                Some(found) => found,
-                None => continue,
+                Some(found) if found.field.ty != Type::Reference => found,
+                _ => continue,
             }
         };
-        let (field, value, parts) = found;
         if frame.in_list {
             out.push(b',');
         } else {
