@@ -29,7 +29,8 @@ pub struct Part {
 const NOWHERE: u16 = u16::MAX;
 
 /// `group_of[i]` is the group of span `i`, below `groups`. Empty groups give no part; parts come in the order of their
-/// groups, and keep the order of the spans.
+/// groups, and keep the order of the spans. A group that is not below `groups` is a mistake of the caller's: debug
+/// builds stop, others leave the span out.
 pub fn regroup(spans: &Spans, group_of: &[u16], groups: u16, edits: Option<&ResourceEdits>) -> Vec<Part> {
     debug_assert_eq!(group_of.len(), spans.len());
     debug_assert!(group_of.iter().all(|&group| group < groups));

@@ -10,7 +10,7 @@
 //!
 //! The index is memory that the sender makes us hold, so it is bounded by the bytes that were sent: a resource or
 //! scope without a legal span gets no entry, a legal span is at least 30 bytes, neighbouring unknown fields share one
-//! range. Altogether it stays below six times the request.
+//! range. Altogether its entries stay below six times the request.
 
 use std::ops::Range;
 
