@@ -1,5 +1,6 @@
 //! The receiver on real sockets, row by row: R1-R21 of OTLP's rules, and hostile input.
 
+mod cost;
 mod grpc;
 mod http;
 
@@ -196,12 +197,18 @@ async fn collect(answer: ::http::Response<Incoming>) -> Answer {
     Answer { status: head.status, headers: head.headers, body: body.to_bytes(), trailers }
 }
 
+/// Without Nagle's algorithm, as every sender of small requests has it.
+pub(super) async fn connect(addr: SocketAddr) -> TokioIo<TcpStream> {
+    let socket = TcpStream::connect(addr).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    TokioIo::new(socket)
+}
+
 pub(super) async fn http1<B>(addr: SocketAddr, request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
-    let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let (mut client, connection) = hyper::client::conn::http1::handshake(connect(addr).await).await.unwrap();
     tokio::spawn(connection);
     collect(client.send_request(request).await.unwrap()).await
 }
@@ -212,8 +219,8 @@ pub(super) async fn http2<B>(addr: SocketAddr) -> H2<B>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
-    let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), connect(addr).await).await.unwrap();
     tokio::spawn(connection);
     client
 }
