@@ -201,15 +201,24 @@ mod tests {
     use super::super::files::Directory;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::LazyLock;
 
-    /// Nodes whose program is the shell script `body`.
-    fn nodes(body: &str) -> (Directory, Nodes) {
+    /// A program that reads what to do from its configuration. Written once, before anything is started: a program
+    /// that is still being written anywhere cannot be run.
+    static PROGRAM: LazyLock<(Directory, PathBuf)> = LazyLock::new(|| {
         let directory = Directory::create(false).unwrap();
         let program = directory.path().join("node.sh");
-        std::fs::write(&program, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::write(&program, "#!/bin/sh\n. \"$3\"\n").unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let files = NodeFiles { config: directory.path().join("c"), log: directory.path().join("log") };
-        let nodes = Nodes::new(program, [("here/node-0".parse().unwrap(), files)]);
+        (directory, program)
+    });
+
+    /// One node that does what the shell script says.
+    fn nodes(script: &str) -> (Directory, Nodes) {
+        let directory = Directory::create(false).unwrap();
+        let files = NodeFiles { config: directory.path().join("config"), log: directory.path().join("log") };
+        std::fs::write(&files.config, script).unwrap();
+        let nodes = Nodes::new(PROGRAM.1.clone(), [("here/node-0".parse().unwrap(), files)]);
         (directory, nodes)
     }
 
@@ -271,11 +280,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_pipe_closes_with_the_demo() {
-        let (directory, nodes) = nodes("cat > /dev/null; echo eof $SPANMESH_EXIT_WITH_STDIN > \"$0.end\"");
+        let (directory, nodes) = nodes("cat > /dev/null; echo eof $SPANMESH_EXIT_WITH_STDIN > \"$3.end\"");
         nodes.start(0).unwrap();
         let child = nodes.slots()[0].child.as_mut().unwrap().stdin.take();
         drop(child);
-        let end = directory.path().join("node.sh.end");
+        let end = directory.path().join("config.end");
         for _ in 0..1_000 {
             if std::fs::read_to_string(&end).is_ok_and(|text| text == "eof 1\n") {
                 return;
