@@ -330,7 +330,8 @@ pub async fn run(options: Options, clock: Clock) -> Result<Finished, DemoError> 
     let traffic = Traffic::new(options.seed, run);
     let generator = Generator::new(&places, traffic, Arc::clone(&judge), options.rate, clock)
         .map_err(|error| setup("cannot make the generator")(io::Error::other(error)))?;
-    let nodes = Nodes::new(program, places.iter().map(|place| place.id.clone()).zip(node_files));
+    let nodes =
+        Nodes::new(vec![program.into(), "run".into()], places.iter().map(|place| place.id.clone()).zip(node_files));
     let demo = Arc::new(Demo::new(places, nodes, relay, judge, generator.so_far(), clock));
     demo.nodes.start_all().map_err(setup("cannot start a node"))?;
     screen.say("Three nodes are starting: they find each other through DNS and prove who they are with certificates.");
@@ -467,7 +468,7 @@ impl Demo {
         let mesh = places.iter().map(|place| place.mesh).collect();
         let relay = Relay::start(mesh, places::round_trip, clock, 1).await.unwrap();
         let files = files::NodeFiles { config: PathBuf::new(), log: PathBuf::new() };
-        let nodes = Nodes::new(PathBuf::new(), places.iter().map(|place| (place.id.clone(), files.clone())));
+        let nodes = Nodes::new(Vec::new(), places.iter().map(|place| (place.id.clone(), files.clone())));
         Demo::new(places, nodes, relay, Judge::new([0; 8], clock), SentSoFar::default(), clock)
     }
 }

@@ -5,9 +5,9 @@
 //! it sends SIGTERM, waits, and kills what is left. Children are in process groups of their own, so that Ctrl-C reaches the
 //! demo alone and it can end them in its own order.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,15 +54,16 @@ struct Slot {
 
 /// All node processes.
 pub struct Nodes {
-    program: PathBuf,
+    /// Program and first arguments.
+    command: Vec<OsString>,
     slots: Mutex<Vec<Slot>>,
 }
 
 impl Nodes {
-    /// `program` is started as `program run --config FILE`.
-    pub fn new(program: PathBuf, nodes: impl IntoIterator<Item = (NodeId, NodeFiles)>) -> Nodes {
+    /// Nodes are started as `COMMAND --config FILE`.
+    pub fn new(command: Vec<OsString>, nodes: impl IntoIterator<Item = (NodeId, NodeFiles)>) -> Nodes {
         let slot = |(id, files)| Slot { id, files, child: None, state: State::Stopped, kills: 0 };
-        Nodes { program, slots: Mutex::new(nodes.into_iter().map(slot).collect()) }
+        Nodes { command, slots: Mutex::new(nodes.into_iter().map(slot).collect()) }
     }
 
     fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
@@ -77,7 +78,7 @@ impl Nodes {
         if slot.state == State::Running {
             return Ok(());
         }
-        slot.child = Some(spawn(&self.program, &slot.files)?);
+        slot.child = Some(spawn(&self.command, &slot.files)?);
         slot.state = State::Running;
         Ok(())
     }
@@ -169,11 +170,12 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn spawn(program: &Path, files: &NodeFiles) -> io::Result<Child> {
+fn spawn(command: &[OsString], files: &NodeFiles) -> io::Result<Child> {
+    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let log = OpenOptions::new().create(true).append(true).open(&files.log)?;
     let mut command = Command::new(program);
     command
-        .arg("run")
+        .args(arguments)
         .arg("--config")
         .arg(&files.config)
         .env(EXIT_WITH_STDIN, "1")
@@ -200,25 +202,15 @@ fn ask_to_end(child: &Child) {
 mod tests {
     use super::super::files::Directory;
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-    use std::sync::LazyLock;
-
-    /// A program that reads what to do from its configuration. Written once, before anything is started: a program
-    /// that is still being written anywhere cannot be run.
-    static PROGRAM: LazyLock<(Directory, PathBuf)> = LazyLock::new(|| {
-        let directory = Directory::create(false).unwrap();
-        let program = directory.path().join("node.sh");
-        std::fs::write(&program, "#!/bin/sh\n. \"$3\"\n").unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
-        (directory, program)
-    });
 
     /// One node that does what the shell script says.
     fn nodes(script: &str) -> (Directory, Nodes) {
         let directory = Directory::create(false).unwrap();
         let files = NodeFiles { config: directory.path().join("config"), log: directory.path().join("log") };
         std::fs::write(&files.config, script).unwrap();
-        let nodes = Nodes::new(PROGRAM.1.clone(), [("here/node-0".parse().unwrap(), files)]);
+        // `sh -c '. "$2"' node --config FILE`: the shell reads its script from the configuration.
+        let sh = vec!["sh".into(), "-c".into(), ". \"$2\"".into(), "node".into()];
+        let nodes = Nodes::new(sh, [("here/node-0".parse().unwrap(), files)]);
         (directory, nodes)
     }
 
@@ -236,14 +228,14 @@ mod tests {
         panic!("{text:?} is not in the log: {:?}", nodes.log_tail(0));
     }
 
-    const OBEDIENT: &str = "trap 'echo bye; exit 0' TERM; echo up $1 $2; while :; do read line || sleep 0.01; done";
+    const OBEDIENT: &str = "trap 'echo bye; exit 0' TERM; echo up $1; while :; do read line || sleep 0.01; done";
 
     #[tokio::test]
     async fn a_node_is_started_once_and_ends_when_it_is_asked_to() {
         let (_directory, nodes) = nodes(OBEDIENT);
         nodes.start_all().unwrap();
         nodes.start(0).unwrap();
-        log_says(&nodes, "up run --config").await;
+        log_says(&nodes, "up --config").await;
         assert_eq!(state(&nodes), State::Running);
         nodes.stop(Duration::from_secs(10)).await;
         assert_eq!(state(&nodes), State::Stopped);
@@ -280,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_pipe_closes_with_the_demo() {
-        let (directory, nodes) = nodes("cat > /dev/null; echo eof $SPANMESH_EXIT_WITH_STDIN > \"$3.end\"");
+        let (directory, nodes) = nodes("cat > /dev/null; echo eof $SPANMESH_EXIT_WITH_STDIN > \"$2.end\"");
         nodes.start(0).unwrap();
         let child = nodes.slots()[0].child.as_mut().unwrap().stdin.take();
         drop(child);

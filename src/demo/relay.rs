@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::load::payload::Rng;
+use crate::load::rng::Rng;
 use crate::model::Tick;
 use crate::runtime::clock::Clock;
 

@@ -94,7 +94,7 @@ fn line(l: &Ledger) -> String {
     format!(
         "{:>5.0}s sent {} duplicates {} exported {} distinct {} on-the-way {} again {} split {} | traces {} | members {}",
         l.seconds,
-        l.sent.planned.spans,
+        b.accepted,
         l.sent.planned.duplicates,
         b.exported,
         b.distinct,
@@ -117,7 +117,7 @@ fn block(l: &Ledger) -> Vec<String> {
         String::new(),
         format!(
             "{:>6.0} s   sent {} spans of {} traces, and {} of them again, {} late, {} orphans",
-            l.seconds, s.spans, s.traces, s.duplicates, s.late, s.orphans
+            l.seconds, b.accepted, s.traces, s.duplicates, s.late, s.orphans
         ),
         format!(
             "           came out {}: {} distinct, {} again, {} on the way; {} traces whole, {} split",

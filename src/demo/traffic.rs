@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::checker::SpanKey;
 use super::places::{CLUSTERS, round_trip};
-use crate::load::payload::Rng;
+use crate::load::rng::Rng;
 use crate::model::{SpanId, TraceId, UnixNanos};
 
 /// A service and the cluster it runs in (index into [`CLUSTERS`]); each calls the next.

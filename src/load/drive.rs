@@ -65,7 +65,7 @@ pub struct Report {
     pub protocol: Protocol,
     pub encoding: Encoding,
     pub compression: Compression,
-    /// From the first request due to the last answer.
+    /// From the first request due to the last answer, or to the end of the time asked for if that is later.
     pub seconds: f64,
     pub requests: u64,
     /// Spans in requests that were sent.
@@ -288,11 +288,14 @@ pub async fn run(plan: Plan, progress: Arc<Progress>, clock: Clock, stop: watch:
     for tally in workers.join_all().await {
         total.add(tally);
     }
-    report(&plan, &schedule, total, clock.now())
+    let finished = clock.now();
+    // At a fixed rate the last request stands for the time until the next would have been due.
+    let full = plan.rate > 0 && !*stop.borrow();
+    let seconds = if full { finished.max(schedule.end) } else { finished }.since(start).as_secs_f64();
+    report(&plan, &schedule, total, finished, seconds)
 }
 
-fn report(plan: &Plan, schedule: &Schedule, total: Tally, finished: Tick) -> Report {
-    let seconds = finished.since(schedule.start).as_secs_f64();
+fn report(plan: &Plan, schedule: &Schedule, total: Tally, finished: Tick, seconds: f64) -> Report {
     let spans = total.requests * schedule.spans_per_request;
     let due = schedule.due_before(finished).saturating_mul(schedule.spans_per_request);
     Report {

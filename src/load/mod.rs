@@ -3,6 +3,8 @@
 pub mod drive;
 pub mod payload;
 mod proto;
+pub(crate) mod rng;
 pub mod sender;
+mod template;
 
 pub use payload::{Payload, Shape};

@@ -69,6 +69,23 @@ async fn over_http_every_request_arrives_whole_in_any_compression() {
 }
 
 #[tokio::test]
+async fn over_http_it_can_be_json() {
+    async fn take(headers: HeaderMap, body: Bytes) -> StatusCode {
+        assert_eq!(headers["content-type"], "application/json");
+        let request: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let spans =
+            request["resourceSpans"].as_array().unwrap().iter().flat_map(|r| r["scopeSpans"].as_array().unwrap());
+        assert_eq!(spans.map(|s| s["spans"].as_array().unwrap().len()).sum::<usize>(), 16);
+        StatusCode::OK
+    }
+    let addr = serve(Router::new().route("/v1/traces", post(take))).await;
+    let url = format!("http://{addr}");
+    let target = Target::new(&url, None, Encoding::Json, Compression::None, Duration::from_secs(5)).unwrap();
+    let report = load(Plan { target, ..plan(addr, Protocol::Http, Compression::None) }).await;
+    assert!(report.flawless() && report.body_bytes > report.bytes, "{report:?}");
+}
+
+#[tokio::test]
 async fn over_grpc_statuses_are_told_apart() {
     async fn take(body: Bytes) -> Response<Body> {
         // A frame of the gRPC protocol: not compressed, then the length.
