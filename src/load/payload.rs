@@ -104,9 +104,12 @@ impl Payload {
         let ids = 38 - 10 / shape.spans_per_trace.max(1);
         let target = shape.span_bytes.saturating_sub(headers / REFERENCE_SPANS + ids + 3);
         let bases: Vec<u64> = (0..TEMPLATES).map(|_| rng.next()).collect();
-        let written: usize = bases.iter().map(|seed| Template::write(*seed, richness, 0).len()).sum();
-        let pad = (target * TEMPLATES).saturating_sub(written) / TEMPLATES;
-        let templates = bases.iter().map(|seed| Template::write(*seed, richness, pad)).collect();
+        let write = |pad| -> Arc<[_]> { bases.iter().map(|seed| Template::write(*seed, richness, pad)).collect() };
+        let mean = |templates: &[Template]| templates.iter().map(Template::len).sum::<usize>() / TEMPLATES;
+        let pad = target.saturating_sub(mean(&write(0)));
+        // Longer texts may have longer lengths before them.
+        let excess = mean(&write(pad)).saturating_sub(target);
+        let templates = write(pad.saturating_sub(excess));
         Payload { rng, shape, templates, resources, planned: Vec::new() }
     }
 
