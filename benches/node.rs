@@ -89,7 +89,10 @@ fn alone(bench: &Bench) {
     let node = bench.node("alone", 100, &[], "zstd");
     for protocol in ["otlp_grpc", "otlp_http"] {
         let full = ["--spans-per-request", "512", "--spans", "500000"];
-        report(&format!("alone: {protocol} in, dedup, all exported, us/span"), &measured(|| node.cpu_per_span(&full, protocol)));
+        report(
+            &format!("alone: {protocol} in, dedup, all exported, us/span"),
+            &measured(|| node.cpu_per_span(&full, protocol)),
+        );
         let copies = ["--spans-per-request", "512", "--spans", "100000", "--copies", "10"];
         report(
             &format!("alone: {protocol} in, dedup, 10 % exported, us/span"),
@@ -236,7 +239,8 @@ impl Node {
     fn sees(&self, members: usize) {
         until("members are active", || {
             let list = self.api("members");
-            let active = list["members"].as_array().map_or(0, |all| all.iter().filter(|m| m["state"] == "active").count());
+            let active =
+                list["members"].as_array().map_or(0, |all| all.iter().filter(|m| m["state"] == "active").count());
             (active == members).then_some(())
         });
     }

@@ -4,6 +4,7 @@ mod ask;
 pub mod certs;
 pub mod completions;
 pub mod components;
+pub mod demo;
 mod environment;
 pub mod exit;
 pub mod host;
@@ -39,6 +40,7 @@ pub struct Cli {
 enum Command {
     /// Run a node
     Run(Box<RunArgs>),
+    Demo(Box<demo::DemoArgs>),
     Members(members::MembersArgs),
     Ring(ring::RingArgs),
     Load(Box<load::LoadArgs>),
@@ -53,6 +55,7 @@ impl Command {
     async fn run(self) -> ExitCode {
         match self {
             Command::Run(args) => run::run(*args).await,
+            Command::Demo(args) => demo::run(*args).await,
             Command::Members(args) => members::run(args).await,
             Command::Ring(args) => ring::run(args).await,
             Command::Load(args) => load::run(*args).await,

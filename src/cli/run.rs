@@ -239,8 +239,9 @@ async fn until_asked(signals: &mut Signals, args: &RunArgs) {
     }
 }
 
+/// The first signal may still come where the end of standard input began the stop: only a further one means now.
 async fn asked_again(signals: &mut Signals) {
-    while signals.next().await == Asked::Reload {}
+    while signals.next().await != Asked::Now {}
 }
 
 /// SIGHUP. Certificates are read again by themselves; for everything else the node says what a restart would find.

@@ -181,12 +181,16 @@ impl Control {
         let members = self.membership.members();
         let me = self.membership.me().clone();
         let leaving = self.core.is_leaving();
-        let owners: Vec<(NodeId, u16)> = members
+        let mut owners: Vec<(NodeId, u16)> = members
             .iter()
             .filter(|member| matches!(member.state, MemberState::Active | MemberState::Suspect))
             .filter(|member| member.identity.weight > 0 && !(leaving && member.identity.id == me.id))
             .map(|member| (member.identity.id.clone(), member.identity.weight))
             .collect();
+        if leaving && owners.is_empty() && me.weight > 0 {
+            // All leave at once: what is in custody here can only be finished here.
+            owners.push((me.id.clone(), me.weight));
+        }
         for member in members.iter().filter(|member| member.state == MemberState::Dead) {
             let link = self.core.link_to(&member.identity.id);
             if let Some(link) = link.filter(|link| link.conn().is_some()) {

@@ -20,6 +20,7 @@ use smallvec::{Array, SmallVec};
 use super::check::{self, Fault, TOO_MANY_ATTRIBUTES, text};
 pub use super::reader::WireError;
 use super::reader::{Reader, count_high, high_of, tag};
+use super::regroup::select;
 use super::schema::Message;
 use crate::model::{ByteRange, ResourceEntry, ScopeEntry, SpanEntry, SpanId, Spans, TraceId, UnixNanos};
 
@@ -64,9 +65,7 @@ pub struct Rejected {
 
 #[derive(Debug)]
 pub struct Walked {
-    /// Its `bytes` are the request as it came, rejected spans and empty envelopes included. Only what was cut from it
-    /// ([`super::regroup()`], [`super::select`], [`super::edit_resources`]) has nothing but what the index has, and may be
-    /// sent on.
+    /// Its `bytes` are the request as it came, without a copy, unless spans were rejected: those are cut out.
     pub spans: Spans,
     pub rejected: Rejected,
 }
@@ -116,7 +115,12 @@ pub fn walk(bytes: Bytes, limits: &Limits) -> Result<Walked, WireError> {
     if references && rejected.reason.is_none() {
         rejected.reason = Some(REFERENCES);
     }
-    Ok(Walked { spans: Spans { bytes, resources, scopes, spans }, rejected })
+    let mut spans = Spans { bytes, resources, scopes, spans };
+    if rejected.spans > 0 {
+        // A backend may refuse a whole request for the sake of one such span.
+        spans = select(&spans, |_| true);
+    }
+    Ok(Walked { spans, rejected })
 }
 
 /// Offsets fit: no request is larger than [`MAX_REQUEST_BYTES`].

@@ -45,10 +45,8 @@ fn publish(zone: &DnsZone, nodes: &[&NodeProcess]) {
 
 async fn see_each_other(nodes: &[&NodeProcess]) {
     for node in nodes {
-        eventually("the members to agree", || async {
-            (node.active_members().await == nodes.len()).then_some(())
-        })
-        .await;
+        eventually("the members to agree", || async { (node.active_members().await == nodes.len()).then_some(()) })
+            .await;
     }
 }
 

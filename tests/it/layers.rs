@@ -14,8 +14,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("discover", &["config", "runtime"]),
     ("link", &["model", "wire", "logic", "config", "pipeline", "runtime", "discover"]),
     ("export", &["model", "wire", "logic", "config", "pipeline", "runtime"]),
-    ("admin", &["model", "logic", "config", "pipeline", "runtime", "receive", "export", "link", "discover", "telemetry"]),
-    ("telemetry", &["model", "logic", "config", "pipeline", "runtime", "receive", "export", "link", "discover", "admin"]),
+    (
+        "admin",
+        &["model", "logic", "config", "pipeline", "runtime", "receive", "export", "link", "discover", "telemetry"],
+    ),
+    (
+        "telemetry",
+        &["model", "logic", "config", "pipeline", "runtime", "receive", "export", "link", "discover", "admin"],
+    ),
     ("runtime", &["model"]),
 ];
 

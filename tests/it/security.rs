@@ -11,7 +11,13 @@ use crate::harness::eventually;
 use crate::harness::node::{NodeProcess, NodeSpec, node_id};
 use crate::harness::traces::{request, span, trace_id};
 
-async fn start(directory: &std::path::Path, cluster: &str, seeds: Vec<String>, tls: String, backend: &Backend) -> NodeProcess {
+async fn start(
+    directory: &std::path::Path,
+    cluster: &str,
+    seeds: Vec<String>,
+    tls: String,
+    backend: &Backend,
+) -> NodeProcess {
     let spec = NodeSpec { cluster, seeds, mesh_extra: String::new(), tls, exporter_url: backend.url() };
     NodeProcess::start(directory, &spec).await
 }

@@ -17,8 +17,6 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::within;
-
 pub type TraceId = [u8; 16];
 pub type SpanId = [u8; 8];
 
@@ -72,9 +70,8 @@ impl Backend {
                 let (taken, counted) = (taken.clone(), counted.clone());
                 let service = service_fn(move |request| take(request, taken.clone(), counted.clone()));
                 tokio::spawn(async move {
-                    let _ = auto::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
+                    let _ =
+                        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         });
@@ -106,12 +103,6 @@ impl Backend {
             panic!("gave up waiting for {what}: {} are here", self.arrived().distinct());
         }
         self.arrived()
-    }
-
-    /// Waits for anything at all.
-    pub async fn has_any(&self) {
-        let mut count = self.count.clone();
-        within("a first span at the backend", count.wait_for(|count| *count > 0)).await.unwrap();
     }
 }
 

@@ -87,7 +87,8 @@ impl NodeProcess {
 
     /// Answers a GET of the admin API.
     pub async fn api(&self, path: &str) -> Value {
-        let text = get(&format!("http://{}/api/v1/{path}", self.address("admin"))).await.expect("the admin API answers");
+        let text =
+            get(&format!("http://{}/api/v1/{path}", self.address("admin"))).await.expect("the admin API answers");
         serde_json::from_slice(&text).expect("the admin API speaks JSON")
     }
 
