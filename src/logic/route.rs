@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_span_of_a_split_batch_is_in_its_owners_group() {
-        let (ring, batch) = (ring(5), spans((0..500).map(|i| i * 0x9e37_79b9_7f4a_7c15 % 1_000_003)));
+        let (ring, batch) = (ring(5), spans((0_u64..500).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1_000_003)));
         let (Route::Split { group_of, owners }, false) = route(&ring, Some(0), &batch, 0) else { panic!("not split") };
         assert_eq!(group_of.len(), batch.len());
         for (span, group) in batch.spans.iter().zip(&group_of) {
