@@ -12,14 +12,16 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::{timeout, timeout_at};
 
 use super::files::NodeFiles;
 use crate::model::NodeId;
 
 /// Environment variable: the node drains and ends when its standard input is closed.
 pub const EXIT_WITH_STDIN: &str = "SPANMESH_EXIT_WITH_STDIN";
+/// Within this time a node has heard a signal.
+const HEARD: Duration = Duration::from_secs(1);
 /// Lines of a log that are shown when a node ends by itself.
 const TAIL_LINES: usize = 8;
 
@@ -114,15 +116,20 @@ impl Nodes {
         let mut children = Vec::new();
         for (number, slot) in self.slots().iter_mut().enumerate() {
             slot.look();
-            if let Some(child) = slot.child.take() {
-                ask_to_end(&child);
-                children.push((number, child));
+            if let Some(mut child) = slot.child.take() {
+                let pipe = ask_to_end(&mut child);
+                children.push((number, child, pipe));
             }
         }
         let deadline = tokio::time::Instant::now() + grace;
-        for (number, mut child) in children {
-            // Waiting closes the child's standard input as well.
-            let state = match tokio::time::timeout_at(deadline, child.wait()).await {
+        let heard = deadline.min(tokio::time::Instant::now() + HEARD);
+        for (number, mut child, pipe) in children {
+            let mut ended = timeout_at(heard, child.wait()).await;
+            if ended.is_err() {
+                drop(pipe);
+                ended = timeout_at(deadline, child.wait()).await;
+            }
+            let state = match ended {
                 Ok(Ok(status)) if status.success() => State::Stopped,
                 Ok(Ok(status)) => State::Ended(describe(status)),
                 Ok(Err(error)) => State::Ended(format!("cannot be waited for: {error}")),
@@ -188,13 +195,16 @@ fn spawn(command: &[OsString], files: &NodeFiles) -> io::Result<Child> {
     command.spawn()
 }
 
-/// SIGTERM where there is such a thing; elsewhere the closed standard input says it.
-fn ask_to_end(child: &Child) {
+/// SIGTERM where there is such a thing; elsewhere the closed standard input says it. Gives back the pipe that must stay
+/// open until the signal has been heard: a node takes a second request to end for "at once".
+fn ask_to_end(child: &mut Child) -> Option<ChildStdin> {
+    let pipe = child.stdin.take();
     #[cfg(unix)]
     if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) {
         // It fails if the process has just ended: then there is nothing to ask.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
+    pipe.filter(|_| cfg!(unix))
 }
 
 #[cfg(unix)]
@@ -228,7 +238,8 @@ mod tests {
         panic!("{text:?} is not in the log: {:?}", nodes.log_tail(0));
     }
 
-    const OBEDIENT: &str = "trap 'echo bye; exit 0' TERM; echo up $1; while :; do read line || sleep 0.01; done";
+    /// Ends well when it is asked to, and badly when its standard input closes before that.
+    const OBEDIENT: &str = "trap 'echo bye; exit 0' TERM; echo up $1; while read line; do :; done; exit 9";
 
     #[tokio::test]
     async fn a_node_is_started_once_and_ends_when_it_is_asked_to() {
