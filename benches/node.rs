@@ -64,7 +64,7 @@ fn origin(bench: &Bench, compression: &str) {
     });
     let origin = bench.node("origin", 0, &[owners[0].address("mesh")], compression);
     origin.sees(4);
-    let rounds = measured(|| origin.cpu_per_span(&["--spans-per-request", "512", "--spans", "1000000"], "otlp_grpc"));
+    let rounds = measured(|| origin.cpu_per_span(&["--spans-per-request", "512", "--seconds", "5"], "otlp_grpc"));
     report(&format!("origin: gRPC in, three owners, {compression} links, us/span"), &rounds);
 }
 
@@ -76,7 +76,7 @@ fn owner(bench: &Bench, compression: &str) {
     let rounds = measured(|| {
         let before = owner.cpu();
         let taken_before = owner.ledger("received_peer");
-        origin.load(&["--spans-per-request", "512", "--spans", "100000", "--copies", "10"], "otlp_grpc");
+        origin.load(&["--spans-per-request", "512", "--seconds", "4", "--copies", "10"], "otlp_grpc");
         origin.settles();
         owner.settles();
         (owner.cpu() - before).as_secs_f64() * 1e6 / (owner.ledger("received_peer") - taken_before) as f64
@@ -88,12 +88,12 @@ fn owner(bench: &Bench, compression: &str) {
 fn alone(bench: &Bench) {
     let node = bench.node("alone", 100, &[], "zstd");
     for protocol in ["otlp_grpc", "otlp_http"] {
-        let full = ["--spans-per-request", "512", "--spans", "500000"];
+        let full = ["--spans-per-request", "512", "--seconds", "4"];
         report(
             &format!("alone: {protocol} in, dedup, all exported, us/span"),
             &measured(|| node.cpu_per_span(&full, protocol)),
         );
-        let copies = ["--spans-per-request", "512", "--spans", "100000", "--copies", "10"];
+        let copies = ["--spans-per-request", "512", "--seconds", "4", "--copies", "10"];
         report(
             &format!("alone: {protocol} in, dedup, 10 % exported, us/span"),
             &measured(|| node.cpu_per_span(&copies, protocol)),
@@ -105,7 +105,7 @@ fn alone(bench: &Bench) {
 fn small_requests(bench: &Bench) {
     let node = bench.node("small", 100, &[], "zstd");
     for protocol in ["otlp_grpc", "otlp_http"] {
-        let arguments = ["--spans-per-request", "1", "--spans", "2000", "--copies", "50"];
+        let arguments = ["--spans-per-request", "1", "--seconds", "4", "--copies", "50"];
         let rounds = measured(|| node.cpu_per_span(&arguments, protocol));
         report(&format!("small requests: {protocol}, one span each, us/request"), &rounds);
     }

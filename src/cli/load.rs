@@ -49,6 +49,9 @@ pub struct LoadArgs {
     /// Requests in flight on each connection (HTTP/1.1 opens a connection for each)
     #[arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1_024))]
     in_flight: u32,
+    /// Times that each request is sent: all but the first are duplicates
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    copies: u32,
     /// Longest wait for an answer, in seconds
     #[arg(long, default_value_t = 10, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
@@ -80,6 +83,7 @@ pub async fn run(args: LoadArgs) -> ExitCode {
         spans_per_request: args.spans_per_request as usize,
         connections: args.connections as usize,
         in_flight: args.in_flight as usize,
+        copies: args.copies,
         seed: args.seed,
     };
     let report = drive_with_progress(plan).await;

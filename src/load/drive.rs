@@ -40,6 +40,8 @@ pub struct Plan {
     pub connections: usize,
     /// Requests in flight on each connection.
     pub in_flight: usize,
+    /// How often each request is sent, one after the other: from the second on, its spans are duplicates.
+    pub copies: u32,
     pub seed: u64,
 }
 
@@ -214,6 +216,7 @@ struct Worker {
     sender: Sender,
     payload: Payload,
     spans: usize,
+    copies: u32,
     schedule: Arc<Schedule>,
     progress: Arc<Progress>,
     clock: Clock,
@@ -223,12 +226,18 @@ struct Worker {
 impl Worker {
     async fn run(mut self) -> Tally {
         let mut tally = Tally::new();
+        let (mut last, mut copies_left) = (Vec::new(), 0);
         while !*self.stop.borrow() {
             let Some(due) = self.schedule.take(self.clock.now()) else { break };
             if due > self.clock.now() && !self.pause_until(due).await {
                 break;
             }
-            let request = self.payload.request(self.spans, unix_now());
+            if copies_left == 0 {
+                last = self.payload.request(self.spans, unix_now());
+                copies_left = self.copies.max(1);
+            }
+            copies_left -= 1;
+            let request = if copies_left == 0 { std::mem::take(&mut last) } else { last.clone() };
             tally.bytes += request.len() as u64;
             tally.requests += 1;
             let sent = self.clock.now();
@@ -276,6 +285,7 @@ pub async fn run(plan: Plan, progress: Arc<Progress>, clock: Clock, stop: watch:
                 sender: sender.clone(),
                 payload: payload.fork(plan.seed ^ (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
                 spans: spans_per_request,
+                copies: plan.copies,
                 schedule: Arc::clone(&schedule),
                 progress: Arc::clone(&progress),
                 clock,

@@ -29,6 +29,7 @@ fn plan(addr: SocketAddr, protocol: Protocol, compression: Compression) -> Plan 
         spans_per_request: 16,
         connections: 2,
         in_flight: 2,
+        copies: 1,
         seed: 1,
     }
 }
