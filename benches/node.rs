@@ -258,7 +258,8 @@ impl Node {
             .args(arguments)
             .output()
             .expect("the binary runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Microseconds of CPU per span that this node took from `spanmesh load`.

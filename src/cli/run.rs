@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::oneshot;
 
 use super::exit::Exit;
 use super::{host, output, sources};
@@ -219,14 +220,21 @@ fn failed(message: &str) -> ExitCode {
 /// Waits for the first request to end: a signal, or the end of standard input where that was asked for.
 async fn until_asked(signals: &mut Signals, args: &RunArgs) {
     let with_stdin = std::env::var_os(EXIT_WITH_STDIN).is_some_and(|value| value == "1");
+    let (ended, heard) = oneshot::channel::<()>();
     let input_ended = async {
-        if !with_stdin {
-            return std::future::pending().await;
+        // Without the thread nobody sends.
+        if !with_stdin || heard.await.is_err() {
+            std::future::pending::<()>().await;
         }
-        let mut input = tokio::io::stdin();
-        // What is written to it means nothing; only its end does.
-        let _ = tokio::io::copy(&mut input, &mut tokio::io::sink()).await;
     };
+    if with_stdin {
+        // A thread of its own: tokio's would hold up the end of the process until its read returned.
+        std::thread::spawn(move || {
+            // What is written to it means nothing; only its end does.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = ended.send(());
+        });
+    }
     tokio::pin!(input_ended);
     loop {
         tokio::select! {
