@@ -133,6 +133,7 @@ pub async fn run(args: DemoArgs) -> ExitCode {
         seed: args.seed,
         ready_file: args.ready_file,
         keep_directory: args.keep_dir,
+        alone: args.check,
         screen_on_stderr: json,
     };
     match demo::run(options, clock).await {

@@ -135,6 +135,9 @@ fn block(l: &Ledger) -> Vec<String> {
             node.id, node.state, node.members, node.traces, node.exported, own.duplicate, own.in_flight
         ));
     }
+    if b.foreign > 0 {
+        lines.push(format!("  and {} spans that the demo did not send", b.foreign));
+    }
     for [a, b] in &l.partitions {
         lines.push(format!("  {a} and {b} are cut off from each other"));
     }
@@ -146,7 +149,7 @@ pub(super) fn closing(ledger: &Ledger, verdict: &Verdict) -> Vec<String> {
     let mut lines = block(ledger);
     lines.push(String::new());
     if verdict.ok {
-        lines.push("The ledger balances: every trace came out whole, once, from one node.".to_owned());
+        lines.push("The ledger balances: every trace of the demo came out whole, once, from one node.".to_owned());
     } else {
         lines.push("The ledger does not balance:".to_owned());
         lines.extend(verdict.differences.iter().map(|difference| format!("  {difference}")));
