@@ -27,6 +27,8 @@ use serde_json::Value;
 const BINARY: &str = env!("CARGO_BIN_EXE_spanmesh");
 const PATIENCE_STEPS: u32 = 1_200;
 const ROUNDS: usize = 3;
+/// Spans a second where nodes pass them on: what two cores carry for all processes together without refusing any.
+const RATE: &str = "100000";
 
 fn main() {
     // `cargo test --benches` builds and starts benchmarks too: only `cargo bench` passes --bench.
@@ -64,7 +66,9 @@ fn origin(bench: &Bench, compression: &str) {
     });
     let origin = bench.node("origin", 0, &[owners[0].address("mesh")], compression);
     origin.sees(4);
-    let rounds = measured(|| origin.cpu_per_span(&["--spans-per-request", "512", "--seconds", "5"], "otlp_grpc"));
+    let rounds = measured(|| {
+        origin.cpu_per_span(&["--rate", RATE, "--spans-per-request", "512", "--seconds", "5"], "otlp_grpc")
+    });
     report(&format!("origin: gRPC in, three owners, {compression} links, us/span"), &rounds);
 }
 
@@ -76,7 +80,7 @@ fn owner(bench: &Bench, compression: &str) {
     let rounds = measured(|| {
         let before = owner.cpu();
         let taken_before = owner.ledger("received_peer");
-        origin.load(&["--spans-per-request", "512", "--seconds", "4", "--copies", "10"], "otlp_grpc");
+        origin.load(&["--rate", RATE, "--spans-per-request", "512", "--seconds", "5", "--copies", "10"], "otlp_grpc");
         origin.settles();
         owner.settles();
         (owner.cpu() - before).as_secs_f64() * 1e6 / (owner.ledger("received_peer") - taken_before) as f64
@@ -88,12 +92,12 @@ fn owner(bench: &Bench, compression: &str) {
 fn alone(bench: &Bench) {
     let node = bench.node("alone", 100, &[], "zstd");
     for protocol in ["otlp_grpc", "otlp_http"] {
-        let full = ["--spans-per-request", "512", "--seconds", "4"];
+        let full = ["--rate", RATE, "--spans-per-request", "512", "--seconds", "4"];
         report(
             &format!("alone: {protocol} in, dedup, all exported, us/span"),
             &measured(|| node.cpu_per_span(&full, protocol)),
         );
-        let copies = ["--spans-per-request", "512", "--seconds", "4", "--copies", "10"];
+        let copies = ["--rate", "0", "--spans-per-request", "512", "--seconds", "4", "--copies", "10"];
         report(
             &format!("alone: {protocol} in, dedup, 10 % exported, us/span"),
             &measured(|| node.cpu_per_span(&copies, protocol)),
@@ -105,7 +109,7 @@ fn alone(bench: &Bench) {
 fn small_requests(bench: &Bench) {
     let node = bench.node("small", 100, &[], "zstd");
     for protocol in ["otlp_grpc", "otlp_http"] {
-        let arguments = ["--spans-per-request", "1", "--seconds", "4", "--copies", "50"];
+        let arguments = ["--rate", "0", "--spans-per-request", "1", "--seconds", "4", "--copies", "50"];
         let rounds = measured(|| node.cpu_per_span(&arguments, protocol));
         report(&format!("small requests: {protocol}, one span each, us/request"), &rounds);
     }
@@ -253,7 +257,7 @@ impl Node {
         let url = format!("http://{}", self.address(protocol));
         let kind = if protocol == "otlp_grpc" { "grpc" } else { "http" };
         let output = Command::new(BINARY)
-            .args(["load", "--rate", "0", "--connections", "2", "--in-flight", "4", "--fail-on-error", "--to", &url])
+            .args(["load", "--connections", "2", "--in-flight", "4", "--fail-on-error", "--to", &url])
             .args(["--protocol", kind])
             .args(arguments)
             .output()
