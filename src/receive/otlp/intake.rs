@@ -115,16 +115,13 @@ impl Intake {
     }
 }
 
-/// What the sender hears besides "taken".
+/// What the sender hears besides "taken". A reason without rejected spans is a warning.
 fn partial(rejected: &Rejected, warning: Option<&'static str>) -> Option<PartialSuccess> {
-    let mut error_message = String::new();
-    if rejected.spans > 0 {
-        let why = rejected.reason.unwrap_or("not valid");
-        error_message = format!("{} spans were rejected; the first: {why}", rejected.spans);
-    }
-    if let Some(warning) = warning {
-        let gap = if error_message.is_empty() { "" } else { ". " };
-        error_message = format!("{error_message}{gap}{warning}");
-    }
+    let first = match (rejected.spans, rejected.reason) {
+        (0, reason) => reason.map(str::to_owned),
+        (spans, why) => Some(format!("{spans} spans were rejected; the first: {}", why.unwrap_or("not valid"))),
+    };
+    let said: Vec<String> = first.into_iter().chain(warning.map(str::to_owned)).collect();
+    let error_message = said.join(". ");
     (!error_message.is_empty()).then_some(PartialSuccess { rejected_spans: rejected.spans.into(), error_message })
 }
