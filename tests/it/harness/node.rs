@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -42,37 +42,44 @@ pub struct NodeSpec<'a> {
 impl NodeProcess {
     /// Starts a node and waits until it is ready.
     pub async fn start(directory: &Path, spec: &NodeSpec<'_>) -> NodeProcess {
-        let id = node_id(spec.cluster);
-        let config = directory.join(format!("{}.yaml", spec.cluster));
-        std::fs::write(&config, configuration(&id, spec)).unwrap();
-        NodeProcess::run(directory, id, &["--config", config.to_str().unwrap()]).await
+        NodeProcess::start_with(directory, spec, &[]).await
     }
 
-    /// Starts `spanmesh run` with these arguments and waits until it is ready.
-    pub async fn run(directory: &Path, id: NodeId, arguments: &[&str]) -> NodeProcess {
+    /// The same, with further arguments of `run`.
+    pub async fn start_with(directory: &Path, spec: &NodeSpec<'_>, arguments: &[&str]) -> NodeProcess {
+        let id = node_id(spec.cluster);
+        let config = NodeProcess::configured(directory, spec);
+        let mut command = spanmesh();
+        command.args(["run", "--config"]).arg(config).args(arguments).stdin(Stdio::null());
+        NodeProcess::spawn(directory, id, command).await.unwrap_or_else(|log| panic!("a node did not start:\n{log}"))
+    }
+
+    /// Writes the node's configuration and answers its file.
+    pub fn configured(directory: &Path, spec: &NodeSpec<'_>) -> PathBuf {
+        let config = directory.join(format!("{}.yaml", spec.cluster));
+        std::fs::write(&config, configuration(&node_id(spec.cluster), spec)).unwrap();
+        config
+    }
+
+    /// Runs a node by this command and waits until it is ready. `Err`: it ended before, and this is its log.
+    pub async fn spawn(directory: &Path, id: NodeId, mut command: Command) -> Result<NodeProcess, String> {
         let ready_file = directory.join(format!("{}.ready", id.cluster));
         let log = directory.join(format!("{}.log", id.cluster));
         let _ = std::fs::remove_file(&ready_file);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_spanmesh"))
-            .arg("run")
-            .args(arguments)
-            .arg("--ready-file")
-            .arg(&ready_file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
+        command.arg("--ready-file").arg(&ready_file);
+        command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+        let mut node = NodeProcess { id, child: command.spawn().unwrap(), ready: Value::Null, log };
         let ready = eventually("a node to be ready", || {
-            if let Some(status) = child.try_wait().unwrap() {
-                let text = std::fs::read_to_string(&log).unwrap_or_default();
-                panic!("{id} ended with {status}:\n{text}");
-            }
+            let ended = node.child.try_wait().unwrap();
             let read = std::fs::read(&ready_file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            std::future::ready(read)
+            std::future::ready(match ended {
+                Some(status) => Some(Err(format!("it ended with {status}:\n{}", node.log()))),
+                None => read.map(Ok),
+            })
         })
         .await;
-        NodeProcess { id, child, ready, log }
+        node.ready = ready?;
+        Ok(node)
     }
 
     /// A bound address by its name in the ready file: `otlp_http`, `otlp_grpc`, `mesh`, `admin`, `metrics`, `health`.
@@ -110,12 +117,22 @@ impl NodeProcess {
     /// SIGTERM, and wait.
     pub async fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
-        let child = &mut self.child;
-        let status = eventually("the node to stop", || std::future::ready(child.try_wait().unwrap())).await;
+        let status = self.ended().await;
         if !status.success() {
             println!("{} ended with {status}; its log:\n{}", self.id, self.log());
         }
         status
+    }
+
+    /// Waits until the process has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the node to stop", || std::future::ready(child.try_wait().unwrap())).await
+    }
+
+    /// Closes the node's standard input, if the command gave it one.
+    pub fn close_stdin(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     /// SIGKILL.
@@ -132,7 +149,7 @@ impl NodeProcess {
         self.signal("CONT");
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
@@ -152,13 +169,31 @@ impl Drop for NodeProcess {
     }
 }
 
+/// The binary, with nothing in its environment that changes a configuration.
+pub fn spanmesh() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spanmesh"));
+    for name in spanmesh::config::builtin::VARIABLES.into_iter().chain(["SPANMESH_ADMIN", "SPANMESH_LOG"]) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// GET; `None` if nobody answers with a success.
 pub async fn get(url: &str) -> Option<Bytes> {
+    let (status, body) = ask(url).await?;
+    status.is_success().then_some(body)
+}
+
+/// The status that a GET is answered with; `None` if nobody answers.
+pub async fn status_of(url: &str) -> Option<u16> {
+    Some(ask(url).await?.0.as_u16())
+}
+
+async fn ask(url: &str) -> Option<(StatusCode, Bytes)> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let answer = client.request(Request::get(url).body(Empty::new()).unwrap()).await.ok()?;
-    let good = answer.status().is_success();
-    let body = answer.into_body().collect().await.ok()?.to_bytes();
-    good.then_some(body)
+    let status = answer.status();
+    Some((status, answer.into_body().collect().await.ok()?.to_bytes()))
 }
 
 pub fn node_id(cluster: &str) -> NodeId {

@@ -1,0 +1,146 @@
+//! The command line as scripts see it: exit codes, what goes to which stream, and problems of a configuration with
+//! their places.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::harness::node::spanmesh;
+
+fn out(arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = spanmesh().args(arguments).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// The files of `config/`.
+fn shipped() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 3, "{files:?}");
+    files
+}
+
+#[test]
+fn every_shipped_configuration_is_valid_and_prints_as_one_that_prints_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("copy.yaml");
+    for file in shipped() {
+        let file = file.to_str().unwrap();
+        let (code, _, stderr) = out(&["validate", "--config", file]);
+        assert_eq!(code, 0, "{stderr}");
+        let (code, stdout, stderr) = out(&["validate", "--no-environment", "--deny-warnings", "-o", "json", file]);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["valid"], true);
+
+        let (code, printed, stderr) = out(&["print-config", file]);
+        assert_eq!(code, 0, "{stderr}");
+        std::fs::write(&copy, &printed).unwrap();
+        let (code, again, stderr) = out(&["print-config", "--config", copy.to_str().unwrap()]);
+        assert_eq!((code, again), (0, printed), "{stderr}");
+    }
+}
+
+#[test]
+fn exit_codes_tell_usage_from_configuration_from_failure() {
+    for (arguments, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&["components"], 0),
+        (&["validate", "--cluster", "x"], 0),
+        // Nobody listens on port 1.
+        (&["members", "--admin", "http://127.0.0.1:1"], 1),
+        (&["ring", "--admin", "http://127.0.0.1:1"], 1),
+        (&[], 2),
+        (&["dance"], 2),
+        (&["run", "--no-such-flag"], 2),
+        (&["run", "--config", "a.yaml", "--cluster", "x"], 2),
+        (&["run", "--grace", "soon", "--cluster", "x"], 2),
+        (&["ring", "owner", "not-a-trace-id"], 2),
+        (&["members", "--admin", "no url"], 2),
+        (&["run"], 78),
+        (&["validate"], 78),
+        (&["run", "--config", "/nowhere/at/all.yaml"], 78),
+        (&["run", "--cluster", "No Such Name!"], 78),
+        (&["print-config", "yaml:receivers: ["], 78),
+    ] {
+        let (ended, stdout, stderr) = out(arguments);
+        assert_eq!(ended, code, "{arguments:?}: {stdout}{stderr}");
+        // Data goes to one stream, complaints to the other.
+        assert_eq!((stdout.is_empty(), stderr.is_empty()), (code != 0, code == 0), "{arguments:?}: {stdout}{stderr}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_failure_that_names_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = format!(
+        "yaml:{{receivers: {{otlp: {{protocols: {{http: {{endpoint: '{address}'}}}}}}}}, exporters: {{debug: }}, \
+         service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}}}}}"
+    );
+    let (code, stdout, stderr) = out(&["run", "--config", &config]);
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    assert!(stderr.contains(&address.to_string()) && stderr.contains("another process has the port"), "{stderr}");
+}
+
+/// Lines of a bad configuration, and what must be said of which line and column.
+const BAD: &str = "\
+receivers:
+  otlp:
+    protocols:
+      http: {endpoint: '127.0.0.1:0', max_request_body_sizes: 7}
+      grpc: {endpoint: 12}
+exporters:
+  otlp_http:
+    endpoint: http://backend:4318
+    timeout: soon
+    headers: {authorization: 'Bearer ${env:IT_NOT_SET}', x-key: '${env:IT_SECRET}'}
+    retry_on_failure: {enabled: perhaps}
+  debug:
+  debug:
+service:
+  pipelines:
+    traces: {receivers: [otlp], exporters: [otlp_htp]}
+";
+
+#[test]
+fn every_problem_of_a_configuration_is_told_at_once_with_its_place_and_without_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bad.yaml");
+    std::fs::write(&file, BAD).unwrap();
+    let file = file.to_str().unwrap();
+    for command in ["run", "validate", "print-config"] {
+        let output = spanmesh().args([command, "--config", file]).env("IT_SECRET", "s3cr3t-value").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(78), &b""[..]), "{said}");
+        for place in ["4:39", "5:24", "9:14", "10:30", "11:33", "13:3", "16:45"] {
+            assert!(said.contains(&format!("{file}:{place}")), "{command}, {place}:\n{said}");
+        }
+        for text in ["max_request_body_size", "IT_NOT_SET", "did you mean `otlp_http`", "given twice"] {
+            assert!(said.contains(text), "{command}, {text}:\n{said}");
+        }
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
+    let output = spanmesh().args(["validate", "-o", "json", file]).output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &said["valid"]), (Some(78), &false.into()));
+    assert!(said["problems"].as_array().unwrap().len() >= 7, "{said}");
+}
+
+#[test]
+fn an_alias_bomb_is_refused_where_it_stands_and_soon() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let inner = format!("*a{}, ", level - 1).repeat(10);
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", inner.trim_end_matches(", ")));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bomb.yaml");
+    std::fs::write(&file, bomb).unwrap();
+    let file = file.to_str().unwrap();
+    let begun = std::time::Instant::now();
+    let (code, _, stderr) = out(&["run", "--config", file]);
+    assert_eq!(code, 78);
+    assert!(stderr.contains(&format!("{file}:")) && stderr.contains("alias"), "{stderr}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+}
