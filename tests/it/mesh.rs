@@ -1,5 +1,6 @@
 //! Three real nodes and more: one owner for every trace, duplicates out, and what a change of members costs today.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -223,5 +224,27 @@ async fn a_peer_that_stops_reading_does_not_hold_up_the_spans_of_others() {
     })
     .await;
     frozen.thaw();
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spoke_sends_everything_on_to_the_hubs_and_exports_nothing() {
+    const TRACES: u64 = 500;
+    let backend = Backend::start().await;
+    let mut mesh = Mesh::of(["hub-east", "hub-west"], &backend).await;
+    mesh.join_with("spoke", "weight: 0").await;
+    let spoke = &mesh.nodes[2];
+
+    let sent = send_spread(&[spoke], 0, TRACES).await;
+    let arrived = backend.has_distinct(sent as usize).await;
+    assert_eq!((arrived.traces.len(), arrived.split(), arrived.twice()), (TRACES as usize, 0, 0));
+    let exporters: BTreeSet<&str> = arrived.traces.keys().flat_map(|trace| arrived.exporters_of(trace)).collect();
+    assert_eq!(exporters.into_iter().collect::<Vec<_>>(), ["hub-east/node-0", "hub-west/node-0"]);
+    mesh.has_settled(sent).await;
+    let ledger = spoke.ledger().await;
+    assert_eq!((&ledger["forwarded"], &ledger["exported"]), (&sent.into(), &0.into()), "{ledger}");
+    assert_eq!((&ledger["received_peer"], &ledger["balanced"]), (&0.into(), &true.into()), "{ledger}");
+    let ring = spoke.api("ring").await;
+    assert!(!ring["ring"]["members"].as_array().unwrap().iter().any(|share| share["id"] == "spoke/node-0"), "{ring}");
     mesh.stop().await;
 }

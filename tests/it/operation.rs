@@ -60,7 +60,7 @@ async fn a_stop_delivers_what_is_in_hand_to_a_slow_backend_and_is_not_ready_mean
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_that_cannot_deliver_ends_with_3_within_its_grace_and_says_how_many() {
     let directory = tempfile::tempdir().unwrap();
-    let mut node = NodeProcess::start_with(directory.path(), &alone(NOBODY.into()), &["--grace", "2s"]).await;
+    let mut node = NodeProcess::start_with(directory.path(), &alone(NOBODY.into()), &["--grace", "5s"]).await;
     take_spans(&node).await;
     let asked = Instant::now();
     node.signal("TERM");

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use spanmesh::model::UnixNanos;
+use quinn::{ConnectionError, VarInt};
+use spanmesh::link::frame::{Code, Compression, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use spanmesh::link::tls::SERVER_NAME;
+use spanmesh::logic::membership::Identity;
+use spanmesh::model::{BootId, UnixNanos};
 use spanmesh::runtime::clock::unix_now;
 
 use crate::harness::backend::Backend;
 use crate::harness::certs::{Certificates, DAY};
-use crate::harness::eventually;
 use crate::harness::node::{NodeProcess, NodeSpec, node_id};
 use crate::harness::traces::{request, span, trace_id};
+use crate::harness::{eventually, within};
 
 async fn start(
     directory: &std::path::Path,
@@ -81,6 +85,74 @@ fn refused_start(directory: &std::path::Path, cluster: &str, tls: &str) -> Strin
         .unwrap();
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_of_another_name_stays_apart_though_the_certificates_are_good() {
+    let (backend, directory) = (Backend::start().await, tempfile::tempdir().unwrap());
+    let certificates = Certificates::in_directory(directory.path());
+    let east = start(directory.path(), "east", vec![], certificates.section(&node_id("east")), &backend).await;
+    let other = NodeSpec {
+        cluster: "west",
+        seeds: vec![east.address("mesh").to_string()],
+        mesh_extra: "    name: staging".into(),
+        tls: certificates.section(&node_id("west")),
+        exporter_url: backend.url(),
+    };
+    let other = NodeProcess::start(directory.path(), &other).await;
+    eventually("the reason to be told", || async {
+        other.log().contains("the peer refused: this node is in the mesh").then_some(())
+    })
+    .await;
+    assert_eq!((east.active_members().await, other.active_members().await), (1, 1));
+}
+
+/// Dials a node with a certificate of `certified` and says to be `claimed`; the code that the node closes with.
+async fn greeted(node: &NodeProcess, certificates: &Certificates, certified: &str, claimed: &str) -> Option<VarInt> {
+    let identities = certificates.identities(&node_id(certified));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dialled = endpoint.connect_with(identities.client_config(), node.address("mesh"), SERVER_NAME).unwrap();
+    let quic = within("the handshake", dialled).await.unwrap();
+    let hello = Hello {
+        protocol_min: PROTOCOL_MIN,
+        protocol_max: PROTOCOL_MAX,
+        mesh: "default".into(),
+        identity: Identity { id: node_id(claimed), boot: BootId(1), revision: 0, address: None, weight: 100 },
+        address_learned: false,
+        region: String::new(),
+        zone: String::new(),
+        environment: String::new(),
+        version: "by hand".into(),
+        decodes: Compression::all_bits(),
+        observed: None,
+    };
+    let (mut send, mut recv) = quic.open_bi().await.unwrap();
+    send.write_all(&hello.encode()).await.unwrap();
+    let _ = send.finish();
+    let answer = within("an answer to the hello", recv.read_to_end(64 << 10)).await;
+    match (answer, quic.close_reason()) {
+        (Ok(_), None) => None,
+        (_, Some(ConnectionError::ApplicationClosed(close))) => Some(close.error_code),
+        (answer, reason) => panic!("{answer:?}, {reason:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_that_names_another_cluster_than_the_certificate_is_turned_away_and_an_alarm() {
+    let (backend, directory) = (Backend::start().await, tempfile::tempdir().unwrap());
+    let certificates = Certificates::in_directory(directory.path());
+    let east = start(directory.path(), "east", vec![], certificates.section(&node_id("east")), &backend).await;
+    // The same by-hand peer is a member when it says the truth.
+    assert_eq!(greeted(&east, &certificates, "honest", "honest").await, None);
+    for claimed in ["north", "east"] {
+        let code = greeted(&east, &certificates, "west", claimed).await;
+        assert_eq!(code, Some(Code::Identity.varint()), "{claimed}");
+    }
+    let status = east.api("status").await;
+    assert_eq!(status["mesh"]["identity_mismatches"], 2);
+    let members = status["mesh"]["members"].as_array().unwrap();
+    assert!(!members.iter().any(|member| member["id"] == "north/node-0" || member["id"] == "west/node-0"), "{status}");
+    assert!(east.log().contains("claims to be another than its certificate says"), "{}", east.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,12 @@
 //! Certificates of a test's own CA, as files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use spanmesh::certs::Authority;
+use spanmesh::config::settings::MeshSecurity;
+use spanmesh::link::tls::Identities;
 use spanmesh::model::{NodeId, UnixNanos};
 use spanmesh::runtime::clock::unix_now;
 
@@ -27,6 +30,18 @@ impl Certificates {
         let authority = Authority::create("mesh.test", unix_now(), DAY).unwrap();
         std::fs::write(directory.join("ca.pem"), authority.cert_pem()).unwrap();
         Certificates { directory, authority }
+    }
+
+    /// Issues a certificate as for a node, for a peer that a test makes by hand.
+    pub fn identities(&self, id: &NodeId) -> Arc<Identities> {
+        self.section(id);
+        let security = MeshSecurity::Mtls {
+            ca_file: self.directory.join("ca.pem"),
+            cert_file: self.file(id, "pem"),
+            key_file: self.file(id, "key"),
+            reload_interval: DAY,
+        };
+        Identities::load(&security, id).unwrap()
     }
 
     /// Issues a certificate that is good for a day from now and answers the `tls:` value that uses it.

@@ -256,11 +256,16 @@ impl Mesh {
 
     /// Adds a node, seeded with the first one, and waits until all agree on the members.
     pub async fn join(&mut self, cluster: &str) {
+        self.join_with(cluster, "").await;
+    }
+
+    /// The same, with a further line of the `mesh:` section.
+    pub async fn join_with(&mut self, cluster: &str, line: &str) {
         let seeds = self.nodes.first().map(|node| node.address("mesh").to_string()).into_iter().collect();
         let spec = NodeSpec {
             cluster,
             seeds,
-            mesh_extra: "    failover_after: 2s".into(),
+            mesh_extra: format!("    failover_after: 2s\n    {line}"),
             tls: self.certificates.section(&node_id(cluster)),
             exporter_url: self.backend_url.clone(),
         };
