@@ -240,7 +240,8 @@ impl Consume for OwnsNothing {
 /// All exporters at once: one whose backend is down must not take the others' time.
 async fn drain(exporters: &BTreeMap<ComponentId, Arc<ExportQueue>>, until: Tick) -> u64 {
     let mut drains = tokio::task::JoinSet::new();
-    for queue in exporters.values().cloned() {
+    for queue in exporters.values() {
+        let queue = queue.clone();
         drains.spawn(async move { queue.drain(until).await });
     }
     drains.join_all().await.into_iter().sum()
