@@ -2,7 +2,10 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use spanmesh::model::Tick;
+use spanmesh::runtime::clock::Clock;
 
 use crate::harness::backend::Backend;
 use crate::harness::eventually;
@@ -62,12 +65,12 @@ async fn a_stop_that_cannot_deliver_ends_with_3_within_its_grace_and_says_how_ma
     let directory = tempfile::tempdir().unwrap();
     let mut node = NodeProcess::start_with(directory.path(), &alone(NOBODY.into()), &["--grace", "5s"]).await;
     take_spans(&node).await;
-    let asked = Instant::now();
+    let clock = Clock::start();
     node.signal("TERM");
     drains(&node).await;
     assert_eq!(node.ledger().await["in_flight"], SPANS);
     assert_eq!(node.ended().await.code(), Some(3));
-    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    assert!(clock.now() < Tick::ZERO + Duration::from_secs(20), "{:?}", clock.now());
     let last = node.log().lines().last().unwrap().to_owned();
     let last: serde_json::Value = serde_json::from_str(&last).unwrap();
     assert_eq!((&last["level"], &last["spans"]), (&"ERROR".into(), &SPANS.into()), "{last}");
@@ -82,10 +85,10 @@ async fn a_second_signal_ends_the_node_at_once() {
     node.signal("TERM");
     drains(&node).await;
     // The grace of 50 s has hardly begun.
-    let asked = Instant::now();
+    let clock = Clock::start();
     node.signal("TERM");
     assert_eq!(node.ended().await.code(), Some(3));
-    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    assert!(clock.now() < Tick::ZERO + Duration::from_secs(20), "{:?}", clock.now());
     assert!(node.log().contains("asked to stop at once"), "{}", node.log());
 }
 

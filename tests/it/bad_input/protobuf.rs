@@ -118,7 +118,8 @@ fn ids(table: &mut Table) {
             Case::of(sent).brings(&spans).rejects(1)
         });
     }
-    let bad: [(&str, fn(&mut Span)); 7] = [
+    type Spoil = fn(&mut Span);
+    let bad: [(&str, Spoil); 7] = [
         ("B23 no trace id", |span| span.trace_id.clear()),
         ("B23 a trace id of zeros", |span| span.trace_id = vec![0; 16]),
         ("B23 no span id", |span| span.span_id.clear()),

@@ -51,7 +51,7 @@ pub async fn http1(to: SocketAddr, request: &[u8], end: bool) -> Answer {
         if end && sent.is_ok() {
             let _ = write.shutdown().await;
         }
-        std::future::pending::<()>().await
+        std::future::pending::<std::convert::Infallible>().await
     };
     let reading = async {
         let mut bytes = Vec::new();
@@ -67,7 +67,7 @@ pub async fn http1(to: SocketAddr, request: &[u8], end: bool) -> Answer {
     };
     tokio::select! {
         answer = reading => answer,
-        () = sending => unreachable!(),
+        never = sending => match never {},
     }
 }
 
