@@ -95,13 +95,20 @@ async fn a_second_signal_ends_the_node_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_may_end_with_its_standard_input() {
     let directory = tempfile::tempdir().unwrap();
-    let config = NodeProcess::configured(directory.path(), &alone(NOBODY.into()));
-    let mut command = spanmesh();
-    command.args(["run", "--config"]).arg(config).env("SPANMESH_EXIT_WITH_STDIN", "1").stdin(Stdio::piped());
-    let mut node = NodeProcess::spawn(directory.path(), node_id("east"), command).await.unwrap();
-    assert_eq!(status_of(&format!("http://{}/ready", node.address("health"))).await, Some(200));
-    node.close_stdin();
-    assert_eq!(node.ended().await.code(), Some(0));
+    for by_signal in [false, true] {
+        let config = NodeProcess::configured(directory.path(), &alone(NOBODY.into()));
+        let mut command = spanmesh();
+        command.args(["run", "--config"]).arg(config).env("SPANMESH_EXIT_WITH_STDIN", "1").stdin(Stdio::piped());
+        let mut node = NodeProcess::spawn(directory.path(), node_id("east"), command).await.unwrap();
+        assert_eq!(status_of(&format!("http://{}/ready", node.address("health"))).await, Some(200));
+        // Or by a signal, while nothing was read from the pipe and nothing closed it.
+        if by_signal {
+            node.signal("TERM")
+        } else {
+            node.close_stdin()
+        }
+        assert_eq!(node.ended().await.code(), Some(0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
