@@ -56,7 +56,9 @@ fn summary(status: &NodeStatus) -> String {
         Some(mesh) => {
             let live = mesh.members.iter().filter(|member| member.state == "active").count();
             let down = mesh.links.iter().filter(|link| !link.connected).count();
-            format!("{state}, mesh {}: {live} active nodes, {down} links down; {ledger}.", mesh.mesh)
+            let nodes = if live == 1 { "node" } else { "nodes" };
+            let links = if down == 1 { "link" } else { "links" };
+            format!("{state}, mesh {}: {live} {nodes} active, {down} {links} down; {ledger}.", mesh.mesh)
         }
     }
 }

@@ -83,7 +83,7 @@ async fn the_page_is_whole_without_scripts_and_shows_markup_of_strangers_as_text
     assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff");
     assert!(!page.contains("<script") && !page.contains("style=") && !page.contains(MARKUP));
     assert!(page.contains("&lt;script&gt;alert(&quot;1\\\u{fffd}2&quot;)&lt;/script&gt;"));
-    assert!(page.contains("1 active nodes, 0 links down; the ledger balances.") && page.contains("insecure_dev is on"));
+    assert!(page.contains("1 node active, 0 links down; the ledger balances.") && page.contains("insecure_dev is on"));
     let tables = page.matches("<table>").count();
     assert!(tables >= 6 && page.matches("<caption>").count() == tables, "{tables}");
     let (status, headers, style) = get(&server, "/style.css").await;
