@@ -36,7 +36,7 @@ const DEFAULT_ADMIT_BYTES: u64 = 1 << 30;
 /// Why a node does not start. Every text names what to mend.
 #[derive(Debug, Error)]
 pub enum StartError {
-    #[error("{what} cannot listen: {error}{}", hint(.error))]
+    #[error("{what}: {error}{}", hint(.error))]
     Listen { what: String, error: std::io::Error },
     #[error("exporters.{id}: {error}")]
     Exporter { id: ComponentId, error: export::StartError },

@@ -35,7 +35,7 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct CertsArgs {
     #[command(subcommand)]
     command: Command,
-    /// How results are printed on stdout.
+    /// Form of what is printed.
     #[arg(short, long, value_enum, default_value_t = Format::Text, global = true)]
     output: Format,
 }

@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::output::{self, OutputArgs};
 use crate::config::schema::COMPONENTS;
 
-/// List the components of this build, with their stability.
+/// List the components of this build, with their stability
 #[derive(Args, Debug)]
 pub struct ComponentsArgs {
     #[command(flatten)]

@@ -55,13 +55,16 @@ enum OrderCommand {
     },
     /// Start a killed node again, or a running one anew
     Restart {
+        /// us-east-1, us-west-2 or eu-west-1
         node: String,
         #[command(flatten)]
         to: ControlArgs,
     },
     /// Cut two nodes off from each other
     Partition {
+        /// us-east-1, us-west-2 or eu-west-1
         a: String,
+        /// Another of them
         b: String,
         #[command(flatten)]
         to: ControlArgs,

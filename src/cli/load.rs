@@ -31,14 +31,16 @@ pub struct LoadArgs {
     /// In place of what the port suggests
     #[arg(long)]
     protocol: Option<Protocol>,
-    /// JSON over HTTP only
+    /// Of the spans; JSON over HTTP only
     #[arg(long, default_value = "proto")]
     encoding: Encoding,
+    /// Of the requests
     #[arg(long, default_value = "none")]
     compression: Compression,
     /// Mean encoded bytes of a span
     #[arg(long, default_value_t = 682, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(160..=1_048_576))]
     span_size: u32,
+    /// Spans that share a trace id
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     spans_per_trace: u32,
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::output;
 use super::run::{self, ConfigArgs};
 
-/// Print the configuration as it would be run: merged, with the environment put in, secrets redacted.
+/// Print the configuration as it would be run: merged, with the environment put in, secrets redacted
 ///
 /// What is printed is a configuration itself.
 #[derive(Args, Debug)]
@@ -19,7 +19,7 @@ pub struct PrintConfigArgs {
     #[arg(value_name = "SOURCE", conflicts_with_all = ["cluster", "node", "seed", "export", "listen", "advertise", "bind", "tls_ca", "tls_cert", "tls_key", "insecure_dev"])]
     pub sources: Vec<String>,
     /// Write every key that has a default, too
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     pub defaults: bool,
 }
 

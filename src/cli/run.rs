@@ -98,10 +98,10 @@ pub struct RunArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Write the addresses taken, as JSON, to this file once the node is ready
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Options")]
     pub ready_file: Option<PathBuf>,
     /// Longest time to deliver what is in hand after SIGTERM; keep it below Kubernetes' grace period
-    #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = grace)]
+    #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = grace, help_heading = "Options")]
     pub grace: Duration,
 }
 
@@ -185,7 +185,7 @@ pub async fn run(args: RunArgs) -> ExitCode {
         Err(error) => return failed(&error.to_string()),
     };
     let addresses = node.addresses();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?addresses, "ready");
+    log_ready(&addresses);
     if let Some(path) = &args.ready_file
         && let Err(error) = write_ready_file(path, &addresses)
     {
@@ -196,6 +196,7 @@ pub async fn run(args: RunArgs) -> ExitCode {
 
     until_asked(&mut signals, &args).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!(grace = ?args.grace, "asked to stop; asked once more, the node ends at once and loses what is in hand");
     tokio::select! {
         stopped = node.stop(args.grace) => match stopped.unsettled_spans {
             0 => Exit::Ok.into(),
@@ -210,6 +211,21 @@ pub async fn run(args: RunArgs) -> ExitCode {
             std::process::exit(Exit::Unsettled.code().into())
         }
     }
+}
+
+/// One field an address: what is not served is left out.
+fn log_ready(addresses: &Addresses) {
+    let Addresses { otlp_grpc, otlp_http, mesh, admin, metrics, health } = addresses;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        otlp_grpc = otlp_grpc.map(tracing::field::display),
+        otlp_http = otlp_http.map(tracing::field::display),
+        mesh = mesh.map(tracing::field::display),
+        admin = admin.map(tracing::field::display),
+        metrics = metrics.map(tracing::field::display),
+        health = health.map(tracing::field::display),
+        "ready"
+    );
 }
 
 fn failed(message: &str) -> ExitCode {

@@ -11,7 +11,7 @@ use super::output::{self, OutputArgs};
 use super::run::{self, ConfigArgs, Unusable};
 use crate::config::{Loaded, Problems, Severity};
 
-/// Check a configuration and report every problem in it.
+/// Check a configuration and report every problem in it
 ///
 /// Ends with 0 if it can be run, with 78 if not. Nothing is started, bound or contacted.
 #[derive(Args, Debug)]
@@ -22,10 +22,10 @@ pub struct ValidateArgs {
     #[arg(value_name = "SOURCE", conflicts_with_all = ["cluster", "node", "seed", "export", "listen", "advertise", "bind", "tls_ca", "tls_cert", "tls_key", "insecure_dev"])]
     pub sources: Vec<String>,
     /// Treat warnings as errors
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     pub deny_warnings: bool,
     /// Do not look whether the files it names exist on this machine; where they do not, that is a warning
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     pub no_environment: bool,
     #[command(flatten)]
     pub output: OutputArgs,
