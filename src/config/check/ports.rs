@@ -1,6 +1,6 @@
 //! Two listeners on one port, and an exporter that sends to its own node.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Check, Listen};
 use crate::config::problem::Problem;
@@ -36,10 +36,15 @@ pub(super) fn check_loop(check: &mut Check<'_>, exporter: &str, url: &str, place
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or(authority);
     let Some((host, port)) = super::address::host_port(authority) else { return };
-    let local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    // Other addresses of 127.0.0.0/8 are other places: several nodes and backends of one machine may be told apart so.
+    let to: Vec<IpAddr> = match host.as_str() {
+        "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        _ => host.parse().into_iter().collect(),
+    };
     let target = check.listens.iter().find(|l| {
         let ip = l.address.ip();
-        local && !l.udp && l.address.port() == port && (ip.is_loopback() || ip.is_unspecified())
+        let reached = to.iter().any(|to| *to == ip || (ip.is_unspecified() && to.is_loopback()));
+        reached && !l.udp && l.address.port() == port
     });
     if let Some(target) = target.cloned() {
         let message = format!("`{exporter}` sends to this node's own {}", target.owner);
