@@ -236,22 +236,15 @@ async fn read_batch_body(
 async fn take(core: &Arc<Core>, link: &Arc<Link>, arrived: Arrived) -> Reply {
     let Arrived { head, body, room, mut held } = arrived;
     let (boot, seq) = (head.boot, head.seq);
-    let begun = link.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).begin(boot, seq);
-    match begun {
-        Seen::Fresh => {}
+    let taking = match link.recent.begin(boot, seq) {
+        Seen::Fresh(taking) => taking,
         Seen::Taken { rejected } => {
             link.counts.replayed.fetch_add(1, Relaxed);
             return Reply::Accepted { rejected };
         }
-        Seen::Taking => {
+        Seen::BeingTaken => {
             link.counts.replayed.fetch_add(1, Relaxed);
             return Reply::Refused(Refusal::RetryAfter { after: TAKING_PAUSE, reason: Reason::QueueFull });
-        }
-    }
-    let end = {
-        let link = link.clone();
-        move |rejected| {
-            link.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).end(boot, seq, rejected);
         }
     };
     let wire_bytes = body.len() as u64;
@@ -265,7 +258,6 @@ async fn take(core: &Arc<Core>, link: &Arc<Link>, arrived: Arrived) -> Reply {
     drop(room);
     let Some(walked) = walked else {
         warn!(peer = %link.peer, seq, "a batch does not decompress or is not spans");
-        end(None);
         return Reply::Refused(Refusal::Permanent { reason: Reason::Malformed });
     };
     let spans = walked.spans;
@@ -277,13 +269,13 @@ async fn take(core: &Arc<Core>, link: &Arc<Link>, arrived: Arrived) -> Reply {
     link.counts.received_raw_bytes.fetch_add(head.raw_bytes as u64, Relaxed);
     link.counts.received_wire_bytes.fetch_add(wire_bytes, Relaxed);
     if spans.is_empty() {
-        end(Some(rejected));
+        taking.ended(Some(rejected));
         return Reply::Accepted { rejected };
     }
     held.resize(spans.bytes.len());
     let (answer, answered) = oneshot::channel();
     let receipt = core.ledger.open(taken, Source::Peer, move |result: Result<(), Refusal>| {
-        end(result.is_ok().then_some(rejected));
+        taking.ended(result.is_ok().then_some(rejected));
         let _ = answer.send(result);
     });
     core.place(Batch { spans, receipt, held, hops: head.hops + 1 });

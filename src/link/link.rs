@@ -24,7 +24,7 @@ use tracing::{debug, error, warn};
 use super::conn::Conn;
 use super::frame::{Code, Hello, Reply};
 use super::queue::{Class, Next, Part, Queue, Sealed};
-use super::recent::Recent;
+use super::recent::RecentIds;
 use super::shared::at_slowest;
 use crate::model::{BootId, DropReason, Fate, NodeId, Refusal};
 use crate::runtime::clock::Clock;
@@ -77,7 +77,7 @@ pub(super) struct Counts {
 pub(super) struct Link {
     pub(super) peer: NodeId,
     pub(super) counts: Counts,
-    pub(super) recent: Mutex<Recent>,
+    pub(super) recent: RecentIds,
     /// In bytes: what the peer has this node hold before it is walked.
     pub(super) inbound: Arc<Semaphore>,
     state: Mutex<State>,
@@ -142,7 +142,7 @@ impl Link {
         let link = Arc::new(Link {
             peer,
             counts: Counts::default(),
-            recent: Mutex::default(),
+            recent: RecentIds::default(),
             inbound: Arc::new(Semaphore::new(context.inbound_bytes)),
             state: Mutex::new(state),
             wake: Notify::new(),
