@@ -83,7 +83,7 @@ impl Control {
             if now >= self.sweep_at {
                 self.sweep(now);
             }
-            let parked = self.core.parked.lock().unwrap_or_else(PoisonError::into_inner).next_deadline();
+            let parked = self.core.parked().next_deadline();
             if std::mem::take(&mut self.stranded) || parked.is_some_and(|due| due <= now) {
                 self.core.place_stranded(false);
                 continue;

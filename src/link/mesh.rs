@@ -148,6 +148,7 @@ impl Mesh {
             links: RwLock::new(BTreeMap::new()),
             link_context,
             parked: Mutex::new(Parked::default()),
+            moving: Mutex::default(),
             leaving: AtomicBool::new(false),
             events,
             counts: MeshCounts::default(),

@@ -11,7 +11,7 @@
 //! bounded by what was admitted before, tried again every second and whenever the ring moves.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -191,8 +191,8 @@ impl Core {
             return self.owned.consume(batch);
         }
         let Batch { spans, receipt, held, hops } = batch;
-        let state = Mutex::new((Some(receipt), SmallVec::new()));
-        let insist = Insist { core: self.clone(), bytes: spans.bytes.clone(), hops, state };
+        let state = Insisting { receipt: Some(receipt), bytes: spans.bytes.clone(), fates: SmallVec::new() };
+        let insist = Insist { core: self.clone(), hops, state: Mutex::new(state) };
         let receipt = Receipt::new(u32::try_from(spans.len()).unwrap_or(u32::MAX), insist);
         self.owned.consume(Batch { spans, receipt, held, hops });
     }
@@ -208,19 +208,28 @@ impl Core {
     }
 
     fn park(&self, part: Part) {
+        let due = self.clock.now() + PARKED_PAUSE;
+        let mut parked = self.parked();
+        // Asked under the lock: after the stop what is parked is given up, once.
         if self.stop.is_cancelled() {
+            drop(parked);
             return part.receipt.resolve(Fate::Dropped(DropReason::Shutdown));
         }
-        let due = self.clock.now() + PARKED_PAUSE;
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(part, due);
+        parked.push(part, due);
+        drop(parked);
         self.stranded.notify_one();
+    }
+
+    pub(super) fn parked(&self) -> MutexGuard<'_, Parked> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds another place for what waits for members that own nothing any more, and for what is parked: what is due,
     /// or all of it after the ring moved.
     pub(super) fn place_stranded(self: &Arc<Self>, all_parked: bool) {
         let now = (!all_parked).then(|| self.clock.now());
-        let mut parts = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take(now);
+        let _moving = self.moving();
+        let mut parts = self.parked().take(now);
         parts.extend(self.all_links().iter().flat_map(|link| link.take_stranded()));
         for part in parts {
             let Part { bytes, spans, hops, receipt, held } = part;
@@ -238,9 +247,21 @@ impl Core {
         }
     }
 
+    /// Held while spans are on their way from one queue to another, so that nobody finds all queues empty meanwhile.
+    fn moving(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes in custody for peers or without a place.
+    pub(super) fn outstanding(&self) -> usize {
+        let _still = self.moving();
+        let queued: usize = self.all_links().iter().map(|link| link.occupied()).sum();
+        queued + self.parked().bytes()
+    }
+
     /// Gives up what is left when the node stops; the spans given up.
     pub(super) fn give_up(&self) -> u64 {
-        let mut parts = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take(None);
+        let mut parts = self.parked().take(None);
         parts.extend(self.all_links().iter().flat_map(|link| link.take_all()));
         let spans = parts.iter().map(|part| u64::from(part.spans)).sum();
         parts.into_iter().for_each(|part| part.receipt.resolve(Fate::Dropped(DropReason::Shutdown)));
@@ -260,48 +281,91 @@ fn room_wanted(table: &Table, parts: &[(MemberIndex, Spans)]) -> SmallVec<[(Memb
     wanted
 }
 
-/// Cuts spans into parts of at most [`MAX_PART`] bytes, as far as spans allow.
+/// Cuts spans into parts of about [`MAX_PART`] bytes: by where they lie in the request and not by their number, since
+/// one request may hold a thousand small ones and then the large. A part is larger by one span at most, and by the
+/// resource and scope that it begins with; so it always fits into one batch.
 fn cut(owner: MemberIndex, spans: Spans, parts: &mut SmallVec<[(MemberIndex, Spans); 4]>) {
-    let pieces = spans.bytes.len().div_ceil(MAX_PART).min(spans.len()).min(usize::from(u16::MAX));
-    if pieces < 2 {
+    // The walker takes no request of 65,535 such parts.
+    let pieces = u16::try_from(spans.bytes.len().div_ceil(MAX_PART)).unwrap_or(u16::MAX);
+    if pieces < 2 || spans.len() < 2 {
         return parts.push((owner, spans));
     }
-    // By equal counts: spans of one request are of a size, and a piece that is still too large is only slower.
-    let each = spans.len().div_ceil(pieces);
-    let group_of: Vec<u16> = (0..spans.len()).map(|at| (at / each) as u16).collect();
-    parts.extend(wire::regroup(&spans, &group_of, pieces as u16, None).into_iter().map(|part| (owner, part.spans)));
+    let piece = |at: u32| (at as usize / MAX_PART).min(usize::from(pieces) - 1) as u16;
+    let group_of: Vec<u16> = spans.spans.iter().map(|span| piece(span.field.start)).collect();
+    parts.extend(wire::regroup(&spans, &group_of, pieces, None).into_iter().map(|part| (owner, part.spans)));
 }
-
-type Fates = SmallVec<[(u32, Fate); 2]>;
 
 /// Stands between spans in custody and a pipeline that may refuse them.
 struct Insist {
     core: Arc<Core>,
-    bytes: Bytes,
     hops: u8,
-    /// The receipt of those spans, and the fates they have met so far.
-    state: Mutex<(Option<Receipt>, Fates)>,
+    state: Mutex<Insisting>,
+}
+
+#[derive(Default)]
+struct Insisting {
+    receipt: Option<Receipt>,
+    /// To offer them again.
+    bytes: Bytes,
+    /// Those that they have met so far.
+    fates: SmallVec<[(u32, Fate); 2]>,
+}
+
+impl Insist {
+    fn state(&self) -> MutexGuard<'_, Insisting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Holder for Insist {
     fn resolved(&self, spans: u32, fate: &Fate, _accepted: bool) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.push((spans, fate.clone()));
+        self.state().fates.push((spans, fate.clone()));
+    }
+
+    fn answered(&self, answer: Result<(), Refusal>) {
+        if answer.is_ok() {
+            // The pipeline counts what it keeps; these would be held beside it, by nobody's count.
+            self.state().bytes = Bytes::new();
+        }
     }
 
     fn finished(&self, worst: Fate) {
-        let (receipt, fates) = std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        let Insisting { receipt, bytes, fates } = std::mem::take(&mut *self.state());
         let Some(mut receipt) = receipt else { return };
-        if matches!(worst, Fate::Refused(Refusal::RetryAfter { .. })) {
+        if matches!(worst, Fate::Refused(Refusal::RetryAfter { .. })) && !bytes.is_empty() {
             // All of it again: dedup knows those that were taken.
-            let held = self.core.budget.hold(self.bytes.len());
-            let (bytes, spans, hops) = (self.bytes.clone(), receipt.spans(), self.hops);
+            let held = self.core.budget.hold(bytes.len());
+            let (spans, hops) = (receipt.spans(), self.hops);
             return self.core.park(Part { bytes, spans, hops, receipt, held });
         }
         let in_custody = |fate| match fate {
-            Fate::Refused(_) => Fate::Dropped(DropReason::BackendRefused),
+            Fate::Refused(Refusal::Permanent { .. }) => Fate::Dropped(DropReason::BackendRefused),
+            // Only a stage that refuses what it had accepted comes here: it has lost them.
+            Fate::Refused(Refusal::RetryAfter { .. }) => Fate::Released,
             fate => fate,
         };
         fates.into_iter().for_each(|(spans, fate)| receipt.split(spans).resolve(in_custody(fate)));
         receipt.resolve(in_custody(worst));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::MAX_BATCH;
+    use super::super::tests::request;
+    use super::*;
+    use crate::model::TraceId;
+
+    #[test]
+    fn a_request_of_small_spans_and_then_large_ones_is_cut_into_parts_that_fit_into_batches() {
+        let mut bytes = request((0..20_000).map(|n| (TraceId([1; 16]), n)), 10);
+        bytes.extend(request((20_000..20_080).map(|n| (TraceId([1; 16]), n)), 1_000_000));
+        let spans = wire::walk(bytes.into(), &wire::Limits::default()).unwrap().spans;
+        assert!(spans.bytes.len() > MAX_BATCH);
+        let (count, mut parts) = (spans.len(), SmallVec::new());
+        cut(0, spans, &mut parts);
+        assert_eq!(parts.iter().map(|(_, part)| part.len()).sum::<usize>(), count);
+        let largest = parts.iter().map(|(_, part)| part.bytes.len()).max();
+        assert!(largest < Some(3 * MAX_PART), "{largest:?}");
     }
 }

@@ -140,6 +140,8 @@ pub(super) struct Core {
     pub(super) links: RwLock<BTreeMap<NodeId, Arc<Link>>>,
     pub(super) link_context: Arc<LinkContext>,
     pub(super) parked: Mutex<Parked>,
+    /// See [`Core::outstanding`].
+    pub(super) moving: Mutex<()>,
     pub(super) leaving: AtomicBool,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) counts: MeshCounts,
@@ -285,11 +287,5 @@ impl Core {
         if self.events.try_send(Event::Gossip(from.clone(), message)).is_err() {
             self.counts.add(|counts| &counts.gossip_dropped, 1);
         }
-    }
-
-    /// Bytes in custody for peers or without a place.
-    pub(super) fn outstanding(&self) -> usize {
-        let queued: usize = self.all_links().iter().map(|link| link.occupied()).sum();
-        queued + self.parked.lock().unwrap_or_else(PoisonError::into_inner).bytes()
     }
 }

@@ -152,7 +152,7 @@ pub(super) fn status(core: &Core) -> MeshStatus {
     let (table, members) = (core.table.load(), core.members.load());
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
     let (parked_bytes, parked_spans) = {
-        let parked = core.parked.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let parked = core.parked();
         (parked.bytes() as u64, parked.spans())
     };
     let settings = &core.settings;

@@ -183,7 +183,7 @@ fn trace(n: u64) -> TraceId {
 }
 
 /// An encoded request of spans (trace, number of the span), with `padding` bytes in each span's name.
-fn request(spans: impl IntoIterator<Item = (TraceId, u64)>, padding: usize) -> Vec<u8> {
+pub(super) fn request(spans: impl IntoIterator<Item = (TraceId, u64)>, padding: usize) -> Vec<u8> {
     let spans = spans
         .into_iter()
         .map(|(trace, span)| Span {
