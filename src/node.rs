@@ -190,6 +190,14 @@ impl Node {
         self.parts.status()
     }
 
+    /// Waits until a part of the node that it cannot be without has ended by itself, and names it: time to stop.
+    pub async fn failed(&self) -> &'static str {
+        match &self.parts.mesh {
+            Some(mesh) => mesh.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Stops in order, within `grace`: what is in hand is delivered, what cannot be is counted.
     pub async fn stop(self, grace: Duration) -> Stopped {
         let parts = &self.parts;

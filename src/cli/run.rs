@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::{host, output, sources};
 use crate::config::{self, Loaded, builtin};
 use crate::node::{Addresses, Node};
-use crate::runtime::stop::{Asked, Signals};
+use crate::runtime::stop::{Asked, EXIT_WITH_STDIN, Signals};
 use crate::telemetry::logs;
 
 /// Where the configuration comes from. Shared by `run`, `validate` and `print-config`.
@@ -89,9 +89,6 @@ impl FlagArgs {
         given.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name, value))).collect()
     }
 }
-
-/// Set to 1: the node ends when its standard input does, so that it never outlives a parent that holds the other end.
-pub const EXIT_WITH_STDIN: &str = "SPANMESH_EXIT_WITH_STDIN";
 
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -194,12 +191,15 @@ pub async fn run(args: RunArgs) -> ExitCode {
     // systemd's notification; without its variable in the environment nothing happens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    until_asked(&mut signals, &args).await;
+    let failed = tokio::select! {
+        () = until_asked(&mut signals, &args) => None,
+        part = node.failed() => Some(part),
+    };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!(grace = ?args.grace, "asked to stop; asked once more, the node ends at once and loses what is in hand");
     tokio::select! {
         stopped = node.stop(args.grace) => match stopped.unsettled_spans {
-            0 => Exit::Ok.into(),
+            0 => failed.map_or(Exit::Ok, |_| Exit::Failed).into(),
             spans => {
                 tracing::error!(spans, "ended with spans that could not be delivered");
                 Exit::Unsettled.into()

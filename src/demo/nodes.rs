@@ -17,9 +17,8 @@ use tokio::time::{timeout, timeout_at};
 
 use super::files::NodeFiles;
 use crate::model::NodeId;
+use crate::runtime::stop::EXIT_WITH_STDIN;
 
-/// Environment variable: the node drains and ends when its standard input is closed.
-pub const EXIT_WITH_STDIN: &str = "SPANMESH_EXIT_WITH_STDIN";
 /// Within this time a node has heard a signal.
 const HEARD: Duration = Duration::from_secs(1);
 /// Lines of a log that are shown when a node ends by itself.

@@ -68,14 +68,9 @@ pub struct SocketReport {
     pub receive_segments: usize,
 }
 
-/// Binds the socket (buffers asked for and what was got), sets transport limits, installs the server side. Needs a
-/// tokio runtime.
-pub fn bind(listen: SocketAddr, server: ServerConfig) -> io::Result<quinn::Endpoint> {
-    bind_with_report(listen, server).map(|(endpoint, _)| endpoint)
-}
-
-/// [`bind`], with what the kernel gave, for the status. Shortfalls are also logged.
-pub fn bind_with_report(listen: SocketAddr, server: ServerConfig) -> io::Result<(quinn::Endpoint, SocketReport)> {
+/// Binds the socket (buffers asked for), sets transport limits, installs the server side. Needs a tokio runtime. Gives
+/// what the kernel gave too, for the status; shortfalls are also logged.
+pub fn bind(listen: SocketAddr, server: ServerConfig) -> io::Result<(quinn::Endpoint, SocketReport)> {
     let (socket, receive_buffer_bytes, send_buffer_bytes) = open(listen)?;
     let runtime = Arc::new(quinn::TokioRuntime);
     let socket = runtime.wrap_udp_socket(socket)?;
@@ -200,7 +195,7 @@ mod tests {
     fn node() -> (Arc<Identities>, quinn::Endpoint, SocketReport) {
         let identities = Identities::load(&MeshSecurity::InsecureDev, &"c/n".parse().unwrap()).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let (endpoint, report) = bind_with_report(listen, identities.server_config()).unwrap();
+        let (endpoint, report) = bind(listen, identities.server_config()).unwrap();
         (identities, endpoint, report)
     }
 

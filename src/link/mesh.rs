@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::control::Control;
 use super::dial::DialPlan;
-use super::endpoint::bind_with_report;
+use super::endpoint;
 use super::frame::{Code, text_fits};
 use super::inbound;
 use super::link::LinkContext;
@@ -29,6 +29,7 @@ use crate::logic::ring::Ring;
 use crate::model::{Batch, BootId, Budget, NodeId, TraceId};
 use crate::pipeline::{Consume, Ledger};
 use crate::runtime::clock::{Clock, unix_now};
+use crate::runtime::tasks::Tasks;
 use crate::wire;
 
 /// News that may wait for the membership task: some seconds of a large mesh's gossip.
@@ -55,6 +56,7 @@ pub struct Mesh {
     core: Arc<Core>,
     discovery: Option<Discovery>,
     plan: Arc<Mutex<DialPlan>>,
+    tasks: Tasks,
 }
 
 impl Mesh {
@@ -94,7 +96,7 @@ impl Mesh {
             (None, _) => (None, None),
             (Some(_), None) => return Err(MeshError::NoIdentities),
             (Some(_), Some(identities)) => {
-                let bound = bind_with_report(settings.listen, identities.server_config());
+                let bound = endpoint::bind(settings.listen, identities.server_config());
                 let (endpoint, report) = bound.map_err(|error| MeshError::Bind { address: settings.listen, error })?;
                 (Some(endpoint), Some(report))
             }
@@ -161,14 +163,17 @@ impl Mesh {
             core.publish(Ring::build(&core.settings.name, &[(me, weight)]));
         }
         let plan = Arc::new(Mutex::new(DialPlan::default()));
+        let tasks = Tasks::new(core.stop.clone());
         if let (Some(endpoint), Some(identities)) = (endpoint, identities) {
-            tokio::spawn(inbound::accept_all(core.clone(), endpoint));
+            tasks.spawn("accepting links", inbound::accept_all(core.clone(), endpoint));
             let stop = core.stop.clone();
-            tokio::spawn(async move { stop.run_until_cancelled(identities.reload_forever()).await });
+            tasks.spawn("certificates", async move {
+                stop.run_until_cancelled(identities.reload_forever()).await;
+            });
         }
         let candidates = discovery.as_ref().map(Discovery::candidates);
-        tokio::spawn(Control::new(core.clone(), membership, news, candidates, plan.clone()).run());
-        Ok(Arc::new(Mesh { core, discovery, plan }))
+        tasks.spawn("membership", Control::new(core.clone(), membership, news, candidates, plan.clone()).run());
+        Ok(Arc::new(Mesh { core, discovery, plan, tasks }))
     }
 
     /// Where the node listens; `None` if it is alone.
@@ -184,6 +189,11 @@ impl Mesh {
     /// Who owns a trace by the ring in force here.
     pub fn owner_of(&self, trace: &TraceId) -> Option<NodeId> {
         self.with_ring(|ring| ring.members().get(usize::from(ring.owner(trace)?)).cloned())
+    }
+
+    /// Waits until something that the mesh cannot be without has ended by itself, and names it. The node must stop then.
+    pub async fn failed(&self) -> &'static str {
+        self.tasks.failed().await
     }
 
     pub fn status(&self) -> MeshStatus {
@@ -223,10 +233,14 @@ impl Mesh {
             if !core.all_links().is_empty() {
                 tokio::time::sleep_until(notice).await;
             }
+            core.stop.cancel();
             core.all_links().iter().for_each(|link| link.close(Code::Leaving, "this node has left"));
             endpoint.close(Code::Leaving.varint(), b"this node has left");
         }
-        core.stop.cancel();
+        let late = self.tasks.stop(NOTICE).await;
+        if !late.is_empty() {
+            warn!(tasks = ?late, "tasks of the mesh did not end by themselves");
+        }
         for link in core.all_links() {
             link.finished().await;
         }

@@ -4,6 +4,10 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Set to 1 in the environment: the node ends when its standard input does, so that it never outlives a parent that
+/// holds the other end.
+pub const EXIT_WITH_STDIN: &str = "SPANMESH_EXIT_WITH_STDIN";
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {

@@ -256,7 +256,7 @@ struct Raw {
 impl Raw {
     fn new(world: &World, name: &str) -> Raw {
         let identities = world.identities(name);
-        let endpoint = super::endpoint::bind("127.0.0.1:0".parse().unwrap(), identities.server_config()).unwrap();
+        let (endpoint, _) = super::endpoint::bind("127.0.0.1:0".parse().unwrap(), identities.server_config()).unwrap();
         let identity = Identity { id: id(name), boot: BootId(unix_now().0), revision: 0, address: None, weight: 100 };
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,

@@ -81,7 +81,7 @@ fn good(ca: &Authority, name: &str) -> (Place, Arc<Identities>) {
 }
 
 fn listen(server: quinn::ServerConfig) -> Endpoint {
-    endpoint::bind("127.0.0.1:0".parse().unwrap(), server).unwrap()
+    endpoint::bind("127.0.0.1:0".parse().unwrap(), server).unwrap().0
 }
 
 /// One handshake: what each side makes of it. The dialler of TLS 1.3 is done before its certificate is looked at, so
