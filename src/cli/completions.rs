@@ -15,8 +15,7 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-// Every command has the same shape, whether it waits for something or not.
-#[expect(clippy::unused_async)]
+#[expect(clippy::unused_async, reason = "every command has the same shape, whether it waits or not")]
 pub async fn run(args: CompletionsArgs) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "spanmesh", &mut script);

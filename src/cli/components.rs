@@ -16,8 +16,7 @@ pub struct ComponentsArgs {
     pub output: OutputArgs,
 }
 
-// Every command has the same shape, whether it waits for something or not.
-#[expect(clippy::unused_async)]
+#[expect(clippy::unused_async, reason = "every command has the same shape, whether it waits or not")]
 pub async fn run(args: ComponentsArgs) -> ExitCode {
     if args.output.is_json() {
         let list: Vec<Value> = COMPONENTS

@@ -23,8 +23,7 @@ pub struct PrintConfigArgs {
     pub defaults: bool,
 }
 
-// Every command has the same shape, whether it waits for something or not.
-#[expect(clippy::unused_async)]
+#[expect(clippy::unused_async, reason = "every command has the same shape, whether it waits or not")]
 pub async fn run(mut args: PrintConfigArgs) -> ExitCode {
     args.config.config.splice(0..0, args.sources.drain(..));
     match run::load(&args.config) {

@@ -31,8 +31,7 @@ pub struct ValidateArgs {
     pub output: OutputArgs,
 }
 
-// Every command has the same shape, whether it waits for something or not.
-#[expect(clippy::unused_async)]
+#[expect(clippy::unused_async, reason = "every command has the same shape, whether it waits or not")]
 pub async fn run(mut args: ValidateArgs) -> ExitCode {
     args.config.config.splice(0..0, args.sources.drain(..));
     match run::load(&args.config) {

@@ -250,7 +250,8 @@ impl Checker {
     }
 
     /// Nothing of this run's is missing, doubled, split, invented or changed.
-    pub fn flawless(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn flawless(&self) -> bool {
         let c = &self.counts;
         let wrong =
             [c.on_the_way, c.judged_missing, c.twice, c.split_traces, c.unexpected, c.altered, c.after_judgement];

@@ -111,7 +111,8 @@ impl Ring {
     }
 
     /// Slots with another owner (by id) in `other`.
-    pub fn moved(&self, other: &Ring) -> u32 {
+    #[cfg(test)]
+    fn moved(&self, other: &Ring) -> u32 {
         // Where each of our members stands in `other`. Both lists are sorted.
         let theirs: Vec<Option<MemberIndex>> = self
             .members

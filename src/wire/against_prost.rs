@@ -3,8 +3,7 @@
 //! Requests are generated as wire fields rather than as structs: in any order, repeated, with unknown ones in between.
 //! That is what protobuf allows and what no struct can express.
 
-// A test module, but one that clippy does not recognize by its two conditions.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test module, which clippy does not recognize by its two conditions")]
 
 use std::collections::BTreeMap;
 
