@@ -103,9 +103,9 @@ async fn a_node_may_end_with_its_standard_input() {
         assert_eq!(status_of(&format!("http://{}/ready", node.address("health"))).await, Some(200));
         // Or by a signal, while nothing was read from the pipe and nothing closed it.
         if by_signal {
-            node.signal("TERM")
+            node.signal("TERM");
         } else {
-            node.close_stdin()
+            node.close_stdin();
         }
         assert_eq!(node.ended().await.code(), Some(0));
     }
