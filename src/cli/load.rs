@@ -94,6 +94,9 @@ pub async fn run(args: LoadArgs) -> ExitCode {
     } else {
         print(&text(&report));
     }
+    if report.accepted_spans == 0 {
+        complain(&format!("error: nothing was accepted; does a node take OTLP at {}?\n", args.to));
+    }
     if report.accepted_spans == 0 || (args.fail_on_error && !report.flawless()) {
         return Exit::Failed.into();
     }
@@ -137,7 +140,11 @@ async fn drive_with_progress(plan: Plan) -> Report {
 
 fn text(r: &Report) -> String {
     let mut lines = vec![
-        format!("target          {} ({:?}, {:?}, compression {:?})", r.target, r.protocol, r.encoding, r.compression),
+        format!(
+            "target          {} ({})",
+            r.target,
+            format!("{:?}, {:?}, compression {:?}", r.protocol, r.encoding, r.compression).to_lowercase()
+        ),
         format!(
             "accepted        {} spans, {:.0} spans/s over {:.1} s",
             r.accepted_spans, r.accepted_spans_per_second, r.seconds
