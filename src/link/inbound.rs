@@ -111,7 +111,11 @@ pub(super) async fn serve(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>) {
     };
     let error = printable(&error.to_string());
     link.detach(&conn, &error);
-    info!(peer = %link.peer, address = %conn.address(), %error, "link down");
+    if link.conn().is_some() {
+        debug!(peer = %link.peer, address = %conn.address(), %error, "one of two connections has closed");
+    } else {
+        info!(peer = %link.peer, address = %conn.address(), %error, "link down");
+    }
     core.tell(Event::Link(link.peer.clone())).await;
 }
 

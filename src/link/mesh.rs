@@ -40,7 +40,7 @@ const NOTICE: Duration = Duration::from_millis(300);
 /// Why the mesh cannot start. All of these are for the operator to mend.
 #[derive(Debug, Error)]
 pub enum MeshError {
-    #[error("cannot listen on UDP {address}: {error}")]
+    #[error("cannot listen on UDP {address}: {error}; if another process has the port, choose another `listen`")]
     Bind { address: SocketAddr, error: std::io::Error },
     #[error("the advertised address {0:?} is not host:port, or does not resolve: {1}")]
     Advertise(String, String),

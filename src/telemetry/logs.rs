@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal};
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -38,7 +39,13 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LogError> {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(level).map_err(|_| LogError::Level { level: level.to_owned() })
+    let wrong = || LogError::Level { level: level.to_owned() };
+    // The filter itself takes a misspelt level for the name of a module, and then logs nothing at all.
+    let is_clear = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    if !level.split(',').all(is_clear) {
+        return Err(wrong());
+    }
+    EnvFilter::builder().parse(level).map_err(|_| wrong())
 }
 
 fn install(
@@ -93,6 +100,7 @@ mod tests {
         for good in ["info", "debug", "info,spanmesh::link=trace"] {
             assert!(filter(good).is_ok(), "{good}");
         }
+        assert!(filter("loud").is_err());
         assert!(filter("spanmesh=loud").unwrap_err().to_string().contains("spanmesh=loud"));
     }
 }
