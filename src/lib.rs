@@ -3,6 +3,8 @@
 //! `ARCHITECTURE.md` is the map: the path of a span, who may name whom, and what must never be true. The modules without
 //! a feature are sans-IO; those of the feature `node` own sockets, files, clocks and tasks.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "module heads are for whoever reads the code, private parts too")]
+
 pub mod config;
 pub mod logic;
 pub mod model;

@@ -11,7 +11,7 @@
 //! Files are polled rather than watched: Kubernetes swaps symbolic links, SPIRE renames, people copy, and inotify sees
 //! each of these differently and none of them on a network file system. What is read is taken into use only if it
 //! would serve; until then the old certificates stay, so that a half-copied pair breaks nothing.
-//! New certificates are for new handshakes; who wants old links renewed waits for [`Identities::rotated`].
+//! New certificates are for new handshakes: links that are up were proven when they were made, and live on.
 
 mod files;
 mod spiffe;
