@@ -30,6 +30,8 @@ use crate::wire;
 const MAX_PART: usize = 1 << 20;
 /// How often the ring may move while one batch is placed.
 const TRIES: usize = 4;
+/// What a small request may become for all its owners together; a larger one may grow fourfold.
+const MAY_GROW_TO: u64 = 16 << 20;
 /// When parked parts are tried again, if the ring does not move before.
 pub(super) const PARKED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -113,6 +115,12 @@ impl Core {
                 let mut parts = SmallVec::new();
                 cut(owner, batch.spans.clone(), &mut parts);
                 parts
+            }
+            Route::Split { owners, .. }
+                if !batch.receipt.is_accepted() && grows_too_much(&batch.spans, owners.len()) =>
+            {
+                batch.receipt.resolve(Fate::Refused(Refusal::Permanent { reason: Reason::TooLarge }));
+                return Ok(());
             }
             Route::Split { group_of, owners } => {
                 let mut parts = SmallVec::new();
@@ -267,6 +275,12 @@ impl Core {
         parts.into_iter().for_each(|part| part.receipt.resolve(Fate::Dropped(DropReason::Shutdown)));
         spans
     }
+}
+
+/// Whether cutting a batch up by owner would multiply it: a request that is nearly all resource attributes is repeated for
+/// every owner, and a mesh has many.
+fn grows_too_much(spans: &Spans, owners: usize) -> bool {
+    wire::most_bytes(spans, owners) > (4 * spans.bytes.len() as u64).max(MAY_GROW_TO)
 }
 
 /// What parts for peers take of their queues; the parts of one owner stand together.

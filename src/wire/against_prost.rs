@@ -285,6 +285,10 @@ proptest! {
         let group_of: Vec<u16> = spans.spans.iter().map(|span| u16::from(span.trace_id.0[0]) % groups).collect();
         let edits = edits();
         let parts = regroup(&spans, &group_of, groups, edit.then_some(&edits));
+        if !edit {
+            let total: u64 = parts.iter().map(|part| part.spans.bytes.len() as u64).sum();
+            prop_assert!(total <= most_bytes(&spans, usize::from(groups)));
+        }
         let mut found: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
         for part in &parts {
             index_is_that_of_a_walk(&part.spans)?;

@@ -14,5 +14,5 @@ mod tests;
 pub mod walk;
 
 pub use edit::ResourceEdits;
-pub use regroup::{Part, edit_resources, regroup, select};
+pub use regroup::{Part, edit_resources, most_bytes, regroup, select};
 pub use walk::{Limits, Rejected, Walked, WireError, walk};

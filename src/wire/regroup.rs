@@ -25,6 +25,9 @@ pub struct Part {
     pub spans: Spans,
 }
 
+/// Most bytes of the tags and lengths of a resource with one scope in it.
+const FRAMING: u64 = 24;
+
 /// The group of spans that are left out.
 const NOWHERE: u16 = u16::MAX;
 
@@ -35,6 +38,30 @@ pub fn regroup(spans: &Spans, group_of: &[u16], groups: u16, edits: Option<&Reso
     debug_assert_eq!(group_of.len(), spans.len());
     debug_assert!(group_of.iter().all(|&group| group < groups));
     cut(spans, group_of, groups, edits)
+}
+
+/// The most bytes that [`regroup`] can make of these spans with this many groups. A scope and its resource are repeated in
+/// each part that has a span of theirs, and fields of the request that this build does not know in every part, so what is
+/// mostly headers grows with the number of owners.
+pub fn most_bytes(spans: &Spans, groups: usize) -> u64 {
+    let mut spans_of = vec![0_u64; spans.scopes.len()];
+    let mut in_spans = 0;
+    for span in &spans.spans {
+        in_spans += span.field.len() as u64;
+        if let Some(count) = spans_of.get_mut(span.scope as usize) {
+            *count += 1;
+        }
+    }
+    let (mut once, mut repeated) = (0, 0);
+    for (scope, count) in spans.scopes.iter().zip(spans_of) {
+        let resource = spans.resources.get(scope.resource as usize);
+        let ranges = resource.into_iter().flat_map(|resource| resource.other_fields.iter().chain(&resource.resource));
+        let bytes = ranges.chain(&scope.other_fields).map(|range| range.len() as u64).sum::<u64>() + FRAMING;
+        once += bytes;
+        repeated += bytes * count.min(groups as u64);
+    }
+    let rest = (spans.bytes.len() as u64).saturating_sub(in_spans + once);
+    in_spans + repeated + (rest + FRAMING) * spans.spans.len().min(groups) as u64
 }
 
 /// The spans that `keep` says, as a request of their own.

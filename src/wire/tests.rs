@@ -326,6 +326,7 @@ fn parts_have_each_span_once_in_order_under_its_own_resource_with_unknown_fields
             assert_eq!(occurrences(bytes, &[b'u', level]), times, "level {level}");
         }
     }
+    assert!(parts.iter().map(|part| part.spans.bytes.len() as u64).sum::<u64>() <= most_bytes(&spans, 9));
     let ids = |part: &Part| part.spans.spans.iter().map(|span| span.span_id.0[0]).collect::<Vec<_>>();
     assert_eq!(parts.iter().map(ids).collect::<Vec<_>>(), [vec![1, 3, 7], vec![2, 4], vec![5, 6]]);
 }
