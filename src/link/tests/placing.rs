@@ -285,6 +285,7 @@ async fn a_request_larger_than_a_batch_or_the_whole_queue_is_cut_and_arrives_who
     let theirs = a.trace_of(&b.id, 0);
     a.offer(padded((0..120).map(|n| (theirs, n)), 50_000)).await.unwrap();
     until("all spans arrive", || b.sink.spans() == 120).await;
+    until("all are answered for", || a.ledger.status().forwarded == 120).await;
     assert!(a.link_to(&b.id).unwrap().sent_batches > 4);
 }
 
