@@ -1,6 +1,5 @@
 //! The receiver on real sockets, row by row: R1-R21 of OTLP's rules, and hostile input.
 
-mod cost;
 mod grpc;
 mod http;
 
