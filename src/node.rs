@@ -287,7 +287,7 @@ async fn join_mesh(
 fn admit_bytes(settings: &Settings) -> u64 {
     let limits = settings.processors.values().filter_map(|processor| match processor {
         ProcessorSettings::MemoryLimiter(limiter) => Some(limiter.limit_bytes),
-        ProcessorSettings::Resource(_) | ProcessorSettings::SpanDedup(_) | ProcessorSettings::Batch(_) => None,
+        _ => None,
     });
     let half = memory::available_bytes().map_or(DEFAULT_ADMIT_BYTES, |bytes| bytes / 2);
     limits.min().unwrap_or(half).min(half)
@@ -333,6 +333,7 @@ impl Parts {
             pipelines: self.pipelines.status(),
             exporters: self.exporters.values().map(|queue| queue.status()).collect(),
             dedup: self.pipelines.dedups().map(dedup).collect(),
+            traces: Vec::new(),
             mesh,
         }
     }

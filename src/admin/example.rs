@@ -100,6 +100,7 @@ pub(crate) fn status() -> NodeStatus {
             id: "span_dedup".into(),
             status: DedupStatus { duplicates: 10, load_ratio: 0.5, error_ratio: 1e-10, ..DedupStatus::default() },
         }],
+        traces: Vec::new(),
         mesh: Some(mesh),
     }
 }

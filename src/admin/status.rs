@@ -12,8 +12,8 @@ use crate::export::ExporterStatus;
 use crate::link::status::{LinkStatus, MemberStatus, MeshStatus, RingStatus};
 use crate::logic::dedup::DedupStatus;
 use crate::model::Budget;
-use crate::pipeline::PipelineStatus;
 use crate::pipeline::ledger::LedgerStatus;
+use crate::pipeline::{AssembleStatus, PipelineStatus};
 use crate::receive::ReceiverStatus;
 use crate::runtime::memory;
 
@@ -33,6 +33,8 @@ pub struct NodeStatus {
     pub exporters: Vec<ExporterStatus>,
     /// One for each `span_dedup` of each pipeline.
     pub dedup: Vec<NamedDedup>,
+    /// One for each pipeline that waits for whole traces.
+    pub traces: Vec<AssembleStatus>,
     /// Absent: the node has no `mesh` connector.
     pub mesh: Option<MeshStatus>,
 }

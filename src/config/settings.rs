@@ -74,6 +74,10 @@ pub enum ProcessorSettings {
     SpanDedup(DedupSettings),
     Batch(BatchSettings),
     MemoryLimiter(MemoryLimiterSettings),
+    GroupByTrace(GroupByTraceSettings),
+    CrossCluster(CrossClusterSettings),
+    TailSampling(TailSamplingSettings),
+    ProbabilisticSampler(ProbabilisticSamplerSettings),
 }
 
 /// `resource`: edits of resource attributes, in order.
@@ -143,6 +147,186 @@ pub struct MemoryLimiterSettings {
     pub limit_bytes: u64,
     /// Local senders are refused from here on: `limit - spike_limit`.
     pub soft_limit_bytes: u64,
+}
+
+/// `groupbytrace`: holds traces and passes them on whole.
+#[derive(Clone, Debug)]
+pub struct GroupByTraceSettings {
+    /// From a trace's first span on (1s).
+    pub wait_duration: Duration,
+    /// Most open traces (1,000,000); what is above is passed on early.
+    pub num_traces: usize,
+    /// Most memory of the pipeline's trace buffer (`max_memory`, ours). Resolved: a quarter of the memory limit if it
+    /// is not given.
+    pub max_memory_bytes: u64,
+}
+
+/// `cross_cluster`, ours: metrics of the calls between clusters, and of what is missing in traces.
+#[derive(Clone, Debug)]
+pub struct CrossClusterSettings {
+    /// How long a trace is waited for where no other processor of the pipeline says it (30s).
+    pub wait_duration: Duration,
+    /// As in [`GroupByTraceSettings`].
+    pub max_memory_bytes: u64,
+    /// Write `cross_cluster.source` and `cross_cluster.target` on both spans of a call between clusters (false).
+    pub write_attributes: bool,
+    /// Upper bounds of the histograms' buckets in seconds, ascending, without infinity.
+    pub buckets: Vec<f64>,
+    /// Services whose SERVER and CONSUMER roots are never unexpected.
+    pub entry_services: Vec<String>,
+    /// Most label sets of one metric (2,000); what is above is counted under one set of its own.
+    pub max_series: usize,
+}
+
+/// `tail_sampling`, with the Collector's names and meanings; what is ours says so.
+#[derive(Clone, Debug)]
+pub struct TailSamplingSettings {
+    /// From a trace's first span to the decision (30s).
+    pub decision_wait: Duration,
+    /// From the arrival of its root span, if that is sooner; zero: the root changes nothing (0).
+    pub decision_wait_after_root_received: Duration,
+    /// Most open traces; 0: as many as the memory takes (0; the Collector's 50,000).
+    pub num_traces: usize,
+    /// Most verdicts of kept traces that are remembered; 0: ten times the open traces
+    /// (`decision_cache.sampled_cache_size`).
+    pub sampled_cache_size: usize,
+    /// The same for dropped ones (`decision_cache.non_sampled_cache_size`).
+    pub non_sampled_cache_size: usize,
+    /// The first policy that says keep is the last one asked (false).
+    pub sample_on_first_match: bool,
+    /// A trace of more bytes is decided early; 0: an eighth of the buffer (0).
+    pub maximum_trace_size_bytes: u64,
+    /// A trace of more spans is decided early (`maximum_trace_spans`, ours, 32,000).
+    pub maximum_trace_spans: u32,
+    /// At the node's stop, open traces are dropped and not decided (`drop_pending_traces_on_shutdown`, false).
+    pub drop_pending_traces_on_shutdown: bool,
+    /// As in [`GroupByTraceSettings`].
+    pub max_memory_bytes: u64,
+    /// Everything is kept; what would have gone is marked (ours, false).
+    pub dry_run: bool,
+    /// What kept spans are marked with (`marks`, ours, none).
+    pub marks: SamplingMarks,
+    pub policies: Vec<PolicySettings>,
+}
+
+/// Attributes written on kept spans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SamplingMarks {
+    /// `tailsampling.policy`, as the Collector names it: the policy that kept the trace.
+    pub policy: bool,
+    /// `spanmesh.owner`: the node that decided.
+    pub owner: bool,
+    /// `spanmesh.decision_cause`: why it was decided then.
+    pub reason: bool,
+}
+
+/// One policy; names are unique within their list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySettings {
+    pub name: String,
+    pub kind: PolicyKind,
+}
+
+/// What a policy asks of a trace. The Collector's types and fields, and `cross_cluster` of our own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PolicyKind {
+    AlwaysSample,
+    /// From the earliest start to the latest end: at least `threshold`, at most `upper_threshold`.
+    Latency {
+        threshold: Duration,
+        upper_threshold: Option<Duration>,
+    },
+    /// A bound of 0 counts as not given, as in the Collector.
+    NumericAttribute {
+        key: String,
+        min_value: Option<i64>,
+        max_value: Option<i64>,
+        invert_match: bool,
+    },
+    Probabilistic {
+        sampling_percentage: f64,
+        hash_salt: String,
+    },
+    StatusCode {
+        status_codes: Vec<StatusCode>,
+    },
+    StringAttribute {
+        key: String,
+        values: Vec<String>,
+        enabled_regex_matching: bool,
+        /// Most values whose match against the regexes is remembered; 0: none.
+        cache_max_size: usize,
+        invert_match: bool,
+    },
+    BooleanAttribute {
+        key: String,
+        value: bool,
+        invert_match: bool,
+    },
+    TraceState {
+        key: String,
+        values: Vec<String>,
+    },
+    /// Any span with the sampled flag.
+    TraceFlags,
+    RateLimiting {
+        spans_per_second: u64,
+        burst_capacity: u64,
+    },
+    BytesLimiting {
+        bytes_per_second: u64,
+        burst_capacity: u64,
+    },
+    SpanCount {
+        min_spans: u32,
+        max_spans: Option<u32>,
+    },
+    And(Vec<PolicySettings>),
+    Not(Box<PolicySettings>),
+    Drop(Vec<PolicySettings>),
+    /// In the order of `policy_order`.
+    Composite {
+        max_total_spans_per_second: u64,
+        parts: Vec<CompositePart>,
+    },
+    /// Any call between clusters; from one of the sources and to one of the targets, where lists are given.
+    CrossCluster {
+        source_clusters: Vec<String>,
+        target_clusters: Vec<String>,
+    },
+}
+
+/// A sub-policy of `composite`, and the rate it may use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompositePart {
+    pub policy: PolicySettings,
+    pub spans_per_second: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusCode {
+    Unset,
+    Ok,
+    Error,
+}
+
+/// `probabilistic_sampler`: keeps a share of the traces, span by span, without waiting for the whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbabilisticSamplerSettings {
+    /// 0 to 100.
+    pub sampling_percentage: f64,
+    pub mode: SamplerMode,
+    /// Hex digits of the threshold that is written (4).
+    pub sampling_precision: u8,
+    /// What cannot be decided is dropped (true).
+    pub fail_closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplerMode {
+    HashSeed { seed: u32 },
+    Proportional,
+    Equalizing,
 }
 
 #[derive(Clone, Debug)]

@@ -2,7 +2,11 @@
 //! socket, spawns a task or iterates a map without order.
 
 pub mod backoff;
+pub mod cross_cluster;
 pub mod dedup;
 pub mod membership;
 pub mod ring;
 pub mod route;
+pub mod sampling;
+pub mod trace;
+pub mod traces;

@@ -33,6 +33,8 @@ impl SpanId {
 pub enum IdError {
     #[error("a trace id is 32 hex digits, not {0:?}")]
     TraceId(String),
+    #[error("a span id is 16 hex digits, not {0:?}")]
+    SpanId(String),
     #[error("{what} {value:?}: use 1 to {max} of the letters a-z A-Z 0-9 . _ -, and not only dots")]
     Name { what: &'static str, value: String, max: usize },
     #[error("a node id is CLUSTER/NODE, not {0:?}")]
@@ -60,6 +62,24 @@ macro_rules! shown_as_hex {
 }
 shown_as_hex!(TraceId, SpanId);
 
+macro_rules! serde_as_hex {
+    ($($id:ty),*) => {$(
+        impl serde::Serialize for $id {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $id {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+serde_as_hex!(TraceId, SpanId);
+
 impl FromStr for TraceId {
     type Err = IdError;
 
@@ -70,6 +90,19 @@ impl FromStr for TraceId {
             return Err(wrong());
         }
         u128::from_str_radix(text, 16).map(|n| TraceId(n.to_be_bytes())).map_err(|_| wrong())
+    }
+}
+
+impl FromStr for SpanId {
+    type Err = IdError;
+
+    /// Reads 16 hex digits of either case.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let wrong = || IdError::SpanId(text.chars().take(64).collect());
+        if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        u64::from_str_radix(text, 16).map(|n| SpanId(n.to_be_bytes())).map_err(|_| wrong())
     }
 }
 

@@ -28,6 +28,8 @@ use super::refusal::{Reason, Refusal};
 pub enum Fate {
     /// A true duplicate of a span in custody or already settled.
     Duplicate,
+    /// Dropped by a sampling policy, as its verdict on the whole trace says.
+    SampledOut,
     /// Delivered to every backend they were meant for.
     Exported,
     /// Accepted by the peer that owns them.
@@ -68,12 +70,13 @@ impl Fate {
     fn badness(&self) -> u8 {
         match self {
             Fate::Duplicate => 0,
-            Fate::Exported => 1,
-            Fate::Forwarded => 2,
-            Fate::Dropped(_) => 3,
-            Fate::Refused(Refusal::Permanent { .. }) => 4,
-            Fate::Refused(Refusal::RetryAfter { .. }) => 5,
-            Fate::Released => 6,
+            Fate::SampledOut => 1,
+            Fate::Exported => 2,
+            Fate::Forwarded => 3,
+            Fate::Dropped(_) => 4,
+            Fate::Refused(Refusal::Permanent { .. }) => 5,
+            Fate::Refused(Refusal::RetryAfter { .. }) => 6,
+            Fate::Released => 7,
         }
     }
 
@@ -84,7 +87,7 @@ impl Fate {
 
     /// Whether the spans need never be sent again: what a dedup filter may remember.
     pub fn is_settled(&self) -> bool {
-        matches!(self, Fate::Duplicate | Fate::Exported | Fate::Forwarded)
+        matches!(self, Fate::Duplicate | Fate::SampledOut | Fate::Exported | Fate::Forwarded)
     }
 }
 
@@ -215,7 +218,9 @@ impl Receipt {
             match &fate {
                 Fate::Refused(refusal) => self.group.one_answered(Some(refusal)),
                 Fate::Released => self.group.one_answered(Some(&Refusal::passing(Reason::Internal))),
-                Fate::Duplicate | Fate::Exported | Fate::Forwarded | Fate::Dropped(_) => self.group.one_answered(None),
+                Fate::Duplicate | Fate::SampledOut | Fate::Exported | Fate::Forwarded | Fate::Dropped(_) => {
+                    self.group.one_answered(None);
+                }
             }
         }
         self.group.one_resolved(fate);

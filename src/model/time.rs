@@ -46,3 +46,17 @@ impl fmt::Debug for Tick {
 /// zero, `u64::MAX`, or end before it starts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct UnixNanos(pub u64);
+
+/// As decimal digits in a string, as OTLP/JSON writes 64-bit numbers: a double would round them.
+impl serde::Serialize for UnixNanos {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for UnixNanos {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map(UnixNanos).map_err(serde::de::Error::custom)
+    }
+}

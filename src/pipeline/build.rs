@@ -176,6 +176,10 @@ impl OwnedPipelines {
                     dedups.push((name.clone(), dedup.clone()));
                     stages.push(Stage::SpanDedup(SpanDedup { dedup, clock: self.environment.clock }));
                 }
+                ProcessorSettings::GroupByTrace(_)
+                | ProcessorSettings::CrossCluster(_)
+                | ProcessorSettings::TailSampling(_)
+                | ProcessorSettings::ProbabilisticSampler(_) => {}
                 ProcessorSettings::Batch(settings) => {
                     let next = Arc::new(Chain { stages: in_order(&mut stages), end });
                     let batcher = Batcher::start(settings.clone(), self.environment.clock, next);

@@ -33,13 +33,15 @@ pub struct LedgerStatus {
     pub forwarded: u64,
     pub exported: u64,
     pub duplicate: u64,
+    /// Dropped by a sampling policy.
+    pub sampled_out: u64,
     /// By [`crate::model::DropReason::label`].
     pub dropped: BTreeMap<&'static str, u64>,
     /// Accepted and then forgotten by a stage: a defect.
     pub released: u64,
     /// Accepted and not yet resolved, counted on its own and not computed from the others.
     pub in_flight: u64,
-    /// `received_local + received_peer == forwarded + exported + duplicate + dropped + released + in_flight`
+    /// `received_local + received_peer == forwarded + exported + duplicate + sampled_out + dropped + released + in_flight`
     pub balanced: bool,
 }
 
@@ -57,6 +59,7 @@ struct Counts {
     forwarded: u64,
     exported: u64,
     duplicate: u64,
+    sampled_out: u64,
     /// In the order of [`DropReason::ALL`].
     dropped: [u64; DropReason::ALL.len()],
     released: u64,
@@ -76,6 +79,7 @@ impl Counts {
     fn settle(&mut self, spans: u64, fate: &Fate) {
         let count = match fate {
             Fate::Duplicate => &mut self.duplicate,
+            Fate::SampledOut => &mut self.sampled_out,
             Fate::Exported => &mut self.exported,
             Fate::Forwarded => &mut self.forwarded,
             Fate::Dropped(reason) => match reason {
@@ -103,7 +107,7 @@ impl Ledger {
     /// All counts at one moment.
     pub fn status(&self) -> LedgerStatus {
         let counts = self.counts().clone();
-        let gone = counts.forwarded + counts.exported + counts.duplicate + counts.released;
+        let gone = counts.forwarded + counts.exported + counts.duplicate + counts.sampled_out + counts.released;
         let gone = gone + counts.dropped.iter().sum::<u64>();
         let received = counts.received_local + counts.received_peer;
         LedgerStatus {
@@ -113,6 +117,7 @@ impl Ledger {
             forwarded: counts.forwarded,
             exported: counts.exported,
             duplicate: counts.duplicate,
+            sampled_out: counts.sampled_out,
             dropped: DropReason::ALL.iter().zip(counts.dropped).map(|(reason, n)| (reason.label(), n)).collect(),
             released: counts.released,
             in_flight: u64::try_from(counts.in_flight).unwrap_or(0),

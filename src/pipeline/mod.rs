@@ -9,6 +9,7 @@
 //! - [`outputs`]: several exporters behind one pipeline, several pipelines behind one receiver.
 //! - [`ledger`]: every span's fate; [`join`]: batches put together and cut.
 
+pub mod assemble;
 pub mod batch;
 pub mod build;
 pub mod join;
@@ -19,6 +20,7 @@ pub mod stages;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use assemble::AssembleStatus;
 pub use build::{BuildError, Environment, OwnedPipelines, PipelineStatus, Pipelines};
 pub use ledger::{Ledger, Source};
 pub use outputs::FanOut;

@@ -2,6 +2,7 @@
 
 #[cfg(all(test, feature = "node"))]
 mod against_prost;
+pub mod attributes;
 mod check;
 pub mod edit;
 pub mod json;
@@ -9,6 +10,7 @@ mod reader;
 pub mod regroup;
 pub mod reply;
 mod schema;
+pub mod span_edit;
 #[cfg(test)]
 mod tests;
 pub mod walk;
