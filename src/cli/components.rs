@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::exit::Exit;
 use super::output::{self, OutputArgs};
 use crate::config::schema::COMPONENTS;
+use crate::config::schema::traces::POLICIES;
 
-/// List the components of this build, with their stability
+/// List the components of this build and the policies of tail_sampling, with their stability
 #[derive(Args, Debug)]
 pub struct ComponentsArgs {
     #[command(flatten)]
@@ -25,14 +26,18 @@ pub async fn run(args: ComponentsArgs) -> ExitCode {
                 json!({"kind": c.kind.noun(), "name": c.name, "alias": c.alias, "stability": c.stability, "about": c.about})
             })
             .collect();
-        output::print_json(&json!({"version": env!("CARGO_PKG_VERSION"), "components": list}));
+        let policies: Vec<Value> =
+            POLICIES.iter().map(|(name, about)| json!({"name": name, "stability": "alpha", "about": about})).collect();
+        output::print_json(&json!({"version": env!("CARGO_PKG_VERSION"), "components": list, "policies": policies}));
     } else {
+        let policies = POLICIES.iter().map(|(name, about)| ["policy", name, "alpha", about].map(str::to_owned));
         let rows: Vec<[String; 4]> = COMPONENTS
             .iter()
             .map(|c| {
                 let alias = c.alias.map(|alias| format!(" ({alias})")).unwrap_or_default();
                 [c.kind.noun().to_owned(), format!("{}{alias}", c.name), c.stability.to_owned(), c.about.to_owned()]
             })
+            .chain(policies)
             .collect();
         output::print(&output::table(["KIND", "NAME", "STABILITY", "WHAT IT DOES"], &rows));
     }

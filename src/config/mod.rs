@@ -11,6 +11,7 @@
 pub mod builtin;
 mod check;
 mod merge;
+pub mod pattern;
 pub mod problem;
 mod render;
 mod scalar;

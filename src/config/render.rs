@@ -52,9 +52,12 @@ fn set_default(node: &mut Node, path: &[String], value: &str) {
     if !rest.is_empty() {
         set_default(&mut entry.node, rest, value);
     } else if entry.node.is_null() {
-        entry.node.value = match value {
-            "[]" => Value::List(Vec::new()),
-            _ => Value::Scalar(Scalar { quoted: value.is_empty(), ..Scalar::plain(value) }),
+        entry.node.value = match value.strip_prefix('[').and_then(|list| list.strip_suffix(']')) {
+            Some(list) => {
+                let item = |text: &str| Node { at, value: Value::Scalar(Scalar::plain(text)), secret: false };
+                Value::List(list.split(", ").filter(|text| !text.is_empty()).map(item).collect())
+            }
+            None => Value::Scalar(Scalar { quoted: value.is_empty(), ..Scalar::plain(value) }),
         };
     }
 }

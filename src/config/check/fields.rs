@@ -43,6 +43,29 @@ pub(super) struct Choice<T: 'static> {
     pub not_yet: &'static [(&'static str, &'static str)],
 }
 
+impl<T: Copy> Choice<T> {
+    /// Names are taken in any case.
+    pub(super) fn find(&self, text: &str) -> Option<T> {
+        self.values.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
+    }
+
+    /// What is wrong with a text that is none of the names.
+    pub(super) fn wrong(&self, place: Place, path: &[String], key: &str, text: &str, shown: String) -> Problem {
+        let names: Vec<&str> = self.values.iter().map(|(name, _)| *name).filter(|n| !n.is_empty()).collect();
+        let path = join(path);
+        let problem = match self.not_yet.iter().find(|(name, _)| *name == text) {
+            Some((name, help)) => {
+                Problem::error(place, &path, format!("`{key}: {name}` is not supported yet")).help(*help)
+            }
+            None => {
+                let near = nearest(text, names.iter().copied()).map(str::to_owned);
+                Problem::error(place, &path, format!("wrong value for `{key}`")).value(shown).suggest(near)
+            }
+        };
+        problem.allowed(names.join(", "))
+    }
+}
+
 impl<'t> Fields<'t> {
     /// Opens a map and reports the keys that it cannot have. Nothing (`key:`) is an empty map.
     pub(super) fn open(
@@ -94,6 +117,16 @@ impl<'t> Fields<'t> {
         self.entry(key).map(|e| &e.node).filter(|n| !n.is_null())
     }
 
+    /// Whether the key is there, also one that it should not have.
+    pub(super) fn names(&self, key: &str) -> bool {
+        self.entries.iter().any(|e| e.key == key)
+    }
+
+    /// Where the key itself stands, or the map that lacks it.
+    pub(super) fn key_place(&self, key: &'static str) -> Place {
+        self.entry(key).map_or(self.at, |e| e.key_at)
+    }
+
     /// Where to point at for `key`: its value, or the map that lacks it.
     pub(super) fn place(&self, key: &'static str) -> Place {
         self.get(key).map_or(self.at, |n| n.at)
@@ -111,8 +144,8 @@ impl<'t> Fields<'t> {
     pub(super) fn missing(&self, check: &mut Check<'_>, key: &'static str, help: &str) {
         let unresolved = matches!(self.entry(key).map(|e| &e.node.value), Some(Value::Unresolved));
         if !self.unresolved && !unresolved {
-            let at = self.entry(key).map_or(self.at, |e| e.key_at);
-            check.say(Problem::error(at, &join(&self.path), format!("`{key}` is required")).help(help));
+            check
+                .say(Problem::error(self.key_place(key), &join(&self.path), format!("`{key}` is required")).help(help));
         }
     }
 
@@ -262,31 +295,26 @@ impl<'t> Fields<'t> {
         default: &str,
         choice: &Choice<T>,
     ) -> T {
-        let names: Vec<&str> = choice.values.iter().map(|(name, _)| *name).filter(|n| !n.is_empty()).collect();
-        let find = |text: &str| choice.values.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, v)| *v);
-        let fallback = || find(default).unwrap_or(choice.values[0].1);
         if self.get(key).is_none() {
             self.default(check, key, default);
-            return fallback();
         }
-        let Some(text) = self.text(check, key) else { return fallback() };
-        find(&text).unwrap_or_else(|| {
-            let allowed = names.join(", ");
-            let path = join(&self.path_of(key));
+        self.choice_given(check, key, choice).or_else(|| choice.find(default)).unwrap_or(choice.values[0].1)
+    }
+
+    /// `None`: not given, or reported.
+    pub(super) fn choice_given<T: Copy>(
+        &self,
+        check: &mut Check<'_>,
+        key: &'static str,
+        choice: &Choice<T>,
+    ) -> Option<T> {
+        let text = self.text(check, key)?;
+        let found = choice.find(&text);
+        if found.is_none() {
             let shown = self.get(key).map_or_else(String::new, Node::shown);
-            let place = self.place(key);
-            let problem = match choice.not_yet.iter().find(|(name, _)| *name == text) {
-                Some((name, help)) => {
-                    Problem::error(place, &path, format!("`{key}: {name}` is not supported yet")).help(*help)
-                }
-                None => {
-                    let near = nearest(&text, names.iter().copied()).map(str::to_owned);
-                    Problem::error(place, &path, format!("wrong value for `{key}`")).value(shown).suggest(near)
-                }
-            };
-            check.say(problem.allowed(allowed));
-            fallback()
-        })
+            check.say(choice.wrong(self.place(key), &self.path_of(key), key, &text, shown));
+        }
+        found
     }
 
     /// The items of a list, with their paths. One scalar is a list of one, as the Collector has it.
@@ -307,7 +335,7 @@ impl<'t> Fields<'t> {
     }
 
     /// Outer `None`: not given, or not known. Inner `None`: no scalar.
-    fn typed(&self, key: &'static str) -> Option<Option<Typed>> {
+    pub(super) fn typed(&self, key: &'static str) -> Option<Option<Typed>> {
         let node = self.get(key)?;
         match &node.value {
             Value::Unresolved => None,

@@ -5,14 +5,22 @@
 
 mod address;
 mod components;
+mod composite;
+mod conditions;
 mod exporters;
 mod fields;
+mod memory;
 mod mesh;
+mod order;
+mod policies;
 mod ports;
 mod processors;
 mod receivers;
 mod resource;
+mod sampling;
 mod service;
+mod values;
+mod whole_traces;
 mod wiring;
 
 use std::net::SocketAddr;

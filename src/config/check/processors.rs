@@ -1,9 +1,9 @@
-//! Processors: `batch`, `memory_limiter`, `span_dedup`; `resource` has its own file.
+//! Processors: `batch`, `memory_limiter`, `span_dedup`; the others have files of their own.
 
 use std::time::Duration;
 
 use super::fields::{Fields, join};
-use super::{Check, resource};
+use super::{Check, resource, sampling, whole_traces};
 use crate::config::problem::Problem;
 use crate::config::schema::{BATCH, MEMORY_LIMITER, SPAN_DEDUP};
 use crate::config::settings::{BatchSettings, DedupSettings, MemoryLimiterSettings, ProcessorSettings};
@@ -21,6 +21,12 @@ pub(super) fn read(
         "span_dedup" => Some(ProcessorSettings::SpanDedup(span_dedup(check, node, at, path))),
         "batch" => Some(ProcessorSettings::Batch(batch(check, node, at, path))),
         "memory_limiter" => memory_limiter(check, node, at, path).map(ProcessorSettings::MemoryLimiter),
+        "groupbytrace" => Some(ProcessorSettings::GroupByTrace(whole_traces::group_by_trace(check, node, at, path))),
+        "cross_cluster" => Some(ProcessorSettings::CrossCluster(whole_traces::cross_cluster(check, node, at, path))),
+        "tail_sampling" => Some(ProcessorSettings::TailSampling(whole_traces::tail_sampling(check, node, at, path))),
+        "probabilistic_sampler" => {
+            Some(ProcessorSettings::ProbabilisticSampler(sampling::probabilistic(check, node, at, path)))
+        }
         _ => None,
     }
 }

@@ -1,31 +1,27 @@
 //! How components are joined: references that lead somewhere, and pipelines that neither split a trace nor lose a span.
 //!
 //! The rules of the mesh. Spans of a trace come from many nodes and meet only at its owner, that is in pipelines that
-//! receive from `mesh`. So whatever needs to see the whole trace, or what was settled before, stands there; whatever
-//! only the place of origin knows (its cluster's name) stands in pipelines that export to `mesh`.
+//! receive from `mesh`. What may stand where in a pipeline is in [`order`], what buffers may hold in [`memory`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Check;
 use super::components::Components;
 use super::ports::{check_loop, check_ports};
 use super::service::{Pipeline, Reference, Service};
+use super::{Check, memory, order};
 use crate::config::problem::Problem;
 use crate::config::schema::Kind;
-use crate::config::settings::{
-    ActionKind, ExporterSettings, HealthSettings, MeshSettings, PipelineSettings, ProcessorSettings, Settings,
-};
+use crate::config::settings::{ExporterSettings, HealthSettings, MeshSettings, PipelineSettings, Settings};
 use crate::config::suggest::nearest;
 use crate::config::tree::Place;
 
-pub(super) fn wire(check: &mut Check<'_>, components: Components, service: Service) -> Settings {
+pub(super) fn wire(check: &mut Check<'_>, mut components: Components, service: Service) -> Settings {
     let used = resolve(check, &components, &service);
     unused(check, &components, &used);
     let health_check = health_check(check, &components, &service);
     let mesh = mesh(check, &components, &service, &used);
-    for pipeline in &service.pipelines {
-        order(check, &components, pipeline, mesh.as_ref().map(|(id, _)| id.as_str()));
-    }
+    order::check_order(check, &components, &service.pipelines, mesh.as_ref().map(|(id, _)| id.as_str()));
+    memory::share(check, &mut components, &service.pipelines, &used);
     // Listeners of receivers that no pipeline names are not opened.
     check.listens.retain(|l| {
         components.find(Kind::Receiver, &l.owner).is_none_or(|_| used.contains(&(Kind::Receiver, l.owner.clone())))
@@ -54,7 +50,8 @@ pub(super) fn wire(check: &mut Check<'_>, components: Components, service: Servi
     }
 }
 
-type Used = BTreeSet<(Kind, String)>;
+/// Kind and id of every component that is led to.
+pub(super) type Used = BTreeSet<(Kind, String)>;
 
 /// Every reference leads to a component; returns those that are led to.
 fn resolve(check: &mut Check<'_>, components: &Components, service: &Service) -> Used {
@@ -203,55 +200,6 @@ fn bypass(check: &mut Check<'_>, service: &Service, mesh: &str) {
                 }
                 None => {}
             }
-        }
-    }
-}
-
-/// What stands where in one pipeline.
-fn order(check: &mut Check<'_>, components: &Components, pipeline: &Pipeline, mesh: Option<&str>) {
-    let path = format!("service.pipelines.{}", pipeline.id);
-    let find = |list: &'_ [Reference]| list.iter().find(|r| Some(r.id.as_str()) == mesh).cloned();
-    let (from_mesh, to_mesh) = (find(&pipeline.receivers), find(&pipeline.exporters));
-    if let (Some(_), Some(to)) = (&from_mesh, &to_mesh) {
-        let message = format!("this pipeline sends what comes from `{}` back to it: spans would go round", to.id);
-        check.say(
-            Problem::error(to.place, &path, message).help("one pipeline for local spans, another for owned traces"),
-        );
-    }
-    if let Some(from) = &from_mesh
-        && let Some(local) = pipeline.receivers.iter().find(|r| r.id != from.id)
-    {
-        let message = format!(
-            "`{}` beside `{}`: local spans would skip their owner, and their traces be split",
-            local.id, from.id
-        );
-        let problem = Problem::error(local.place, &path, message);
-        check.say(problem.help(format!("receive `{}` in a pipeline that exports to `{}`", local.id, from.id)));
-    }
-    for (index, reference) in pipeline.processors.iter().enumerate() {
-        let id = &reference.id;
-        match components.processors.get(id) {
-            Some(ProcessorSettings::SpanDedup(_)) if to_mesh.is_some() => {
-                let message = format!("`{id}` ahead of the mesh: duplicates meet only at the owner of their trace");
-                let problem = Problem::error(reference.place, &path, message);
-                check.say(problem.help("move it to the pipeline that receives from the mesh"));
-            }
-            Some(ProcessorSettings::MemoryLimiter(_)) if index > 0 => {
-                let message = format!("`{id}` behind other processors: it refuses what already took their work");
-                check.say(Problem::warning(reference.place, &path, message).help("put it first"));
-            }
-            Some(ProcessorSettings::Resource(settings)) if from_mesh.is_some() => {
-                let renames = settings
-                    .actions
-                    .iter()
-                    .any(|action| action.key == "k8s.cluster.name" && !matches!(action.kind, ActionKind::Delete));
-                if renames {
-                    let message = format!("`{id}` sets k8s.cluster.name on spans that came from other clusters");
-                    let problem = Problem::error(reference.place, &path, message);
-                    check.say(problem.help("set it where the spans come in: in the pipeline that exports to the mesh"));
-                }
-            }
-            _ => {}
         }
     }
 }
