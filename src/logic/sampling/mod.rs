@@ -1,6 +1,7 @@
 //! Tail sampling: the verdict on a whole trace.
 
 pub mod threshold;
+pub mod tracestate;
 
 use serde::Serialize;
 
