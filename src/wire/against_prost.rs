@@ -20,6 +20,8 @@ use super::*;
 use crate::config::settings::{ActionKind, AttributeSource, AttributeValue, ResourceAction, ResourceSettings};
 use crate::model::{SpanEntry, Spans};
 
+mod edits;
+
 type Wire = Vec<u8>;
 
 fn length_delimited(number: u32, body: &[u8]) -> Wire {

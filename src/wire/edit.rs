@@ -12,12 +12,11 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::reader::{FIXED64, LEN, Reader, VARINT, put_bytes, put_head, put_varint, tag};
-use crate::config::settings::{ActionKind, AttributeSource, AttributeValue, ResourceSettings};
+use super::key_value::{KEY, VALUE, fields, key_of, put_value};
+use super::reader::{LEN, Reader, put_bytes, put_head, tag};
+use crate::config::settings::{ActionKind, AttributeSource, ResourceSettings};
 
 const ATTRIBUTE: u32 = tag(1, LEN);
-const KEY: u32 = tag(1, LEN);
-const VALUE: u32 = tag(2, LEN);
 
 /// Compiled [`ResourceSettings`]: values are encoded already.
 #[derive(Clone, Debug)]
@@ -65,7 +64,11 @@ impl ResourceEdits {
     pub fn compile(settings: &ResourceSettings) -> ResourceEdits {
         let set = |source: &AttributeSource, if_absent, if_present| {
             let source = match source {
-                AttributeSource::Value(value) => Source::Value(encode(value).into()),
+                AttributeSource::Value(value) => {
+                    let mut encoded = Vec::new();
+                    put_value(&mut encoded, value);
+                    Source::Value(encoded.into())
+                }
                 AttributeSource::FromAttribute(key) => Source::Attribute(key.as_bytes().into()),
             };
             Kind::Set { if_absent, if_present, source }
@@ -154,27 +157,6 @@ fn parse<'a>(part: &'a [u8], items: &mut Vec<Item<'a>>) {
     }
 }
 
-/// The fields of a checked message: tag, whole field, and where it is length-delimited its body.
-fn fields(message: &[u8]) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
-    let mut reader = Reader::new(message);
-    std::iter::from_fn(move || {
-        let start = reader.pos();
-        let tag = reader.tag().ok()??;
-        let body = if tag & 7 == LEN {
-            reader.bytes().ok()?
-        } else {
-            reader.skip(tag).ok()?;
-            &[]
-        };
-        Some((tag, &message[start..reader.pos()], body))
-    })
-}
-
-/// Of a field that occurs twice the last one counts; absent is empty.
-fn key_of(key_value: &[u8]) -> &[u8] {
-    fields(key_value).filter(|(tag, ..)| *tag == KEY).last().map_or(&[], |(.., key)| key)
-}
-
 impl<'a> Item<'a> {
     fn is(&self, wanted: &[u8]) -> bool {
         matches!(self, Item::Attribute { key, .. } if *key == wanted)
@@ -208,30 +190,10 @@ impl<'a> Item<'a> {
     }
 }
 
-fn encode(value: &AttributeValue) -> Vec<u8> {
-    let mut out = Vec::new();
-    match value {
-        AttributeValue::String(text) => put_bytes(&mut out, 1, text.as_bytes()),
-        AttributeValue::Bool(value) => {
-            put_varint(&mut out, u64::from(tag(2, VARINT)));
-            put_varint(&mut out, u64::from(*value));
-        }
-        AttributeValue::Int(value) => {
-            put_varint(&mut out, u64::from(tag(3, VARINT)));
-            put_varint(&mut out, *value as u64);
-        }
-        AttributeValue::Double(value) => {
-            put_varint(&mut out, u64::from(tag(4, FIXED64)));
-            out.extend_from_slice(&value.to_le_bytes());
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::ResourceAction;
+    use crate::config::settings::{AttributeValue, ResourceAction};
 
     fn pair(key: &str, value: &str) -> Vec<u8> {
         let (mut any, mut pair, mut field) = (Vec::new(), Vec::new(), Vec::new());
@@ -304,13 +266,5 @@ mod tests {
         expected.extend_from_slice(&[0x0a, 9, 0x0a, 1, b'a', 0x48, 0x01, 0x12, 2, 0x10, 1]);
         expected.extend_from_slice(&[0x9a, 0x06, 0x01, 0xff]);
         assert_eq!(out, expected);
-    }
-
-    #[test]
-    fn values_of_every_type_are_encoded() {
-        assert_eq!(encode(&AttributeValue::Int(-1)).len(), 11);
-        assert_eq!(encode(&AttributeValue::Double(0.0)), [0x21, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(encode(&AttributeValue::Bool(false)), [0x10, 0]);
-        assert_eq!(encode(&AttributeValue::String(String::new())), [0x0a, 0]);
     }
 }

@@ -6,9 +6,11 @@ pub mod attributes;
 mod check;
 pub mod edit;
 pub mod json;
+mod key_value;
 mod reader;
 pub mod regroup;
 pub mod reply;
+mod rewrite;
 mod schema;
 pub mod span_edit;
 #[cfg(test)]
@@ -17,4 +19,6 @@ pub mod walk;
 
 pub use edit::ResourceEdits;
 pub use regroup::{Part, edit_resources, most_bytes, regroup, select};
+pub use rewrite::rewrite;
+pub use span_edit::SpanEdits;
 pub use walk::{Limits, Rejected, Walked, WireError, walk};

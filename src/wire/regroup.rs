@@ -14,7 +14,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::edit::ResourceEdits;
-use super::reader::{Reader, put_head, varint_len};
+use super::key_value::field_len;
+use super::reader::{Reader, put_head};
 use super::walk::{RESOURCE_SPANS, byte_range};
 use crate::model::{ByteRange, ResourceEntry, ScopeEntry, SpanEntry, Spans};
 
@@ -93,11 +94,11 @@ struct Group {
 }
 
 #[derive(Clone, Default)]
-struct Output {
-    bytes: Vec<u8>,
-    resources: Vec<ResourceEntry>,
-    scopes: Vec<ScopeEntry>,
-    spans: Vec<SpanEntry>,
+pub(super) struct Output {
+    pub(super) bytes: Vec<u8>,
+    pub(super) resources: Vec<ResourceEntry>,
+    pub(super) scopes: Vec<ScopeEntry>,
+    pub(super) spans: Vec<SpanEntry>,
 }
 
 /// A scope in a part.
@@ -116,9 +117,9 @@ struct ResourceRun {
 
 /// The fields of a `ResourceSpans` that are not scopes, as every part that has it will repeat them.
 #[derive(Clone, Default)]
-struct Header {
+pub(super) struct Header {
     /// In the scratch buffer; empty until the resource is met.
-    all: Range<usize>,
+    pub(super) all: Range<usize>,
     /// Length of the fields in front of `resource`.
     other: usize,
     /// The body of `resource`, relative to `all`.
@@ -130,7 +131,7 @@ fn cut(spans: &Spans, group_of: &[u16], groups: u16, edits: Option<&ResourceEdit
     let unknown = unknown_of_request(request);
     let mut cut = Cut {
         spans,
-        headers: Headers { edits, scratch: Vec::new(), of: vec![None; spans.resources.len()] },
+        headers: Headers::new(spans, edits),
         groups: vec![Group::new(); usize::from(groups)],
         scope_runs: Vec::with_capacity(spans.scopes.len()),
         resource_runs: Vec::with_capacity(spans.resources.len()),
@@ -139,17 +140,12 @@ fn cut(spans: &Spans, group_of: &[u16], groups: u16, edits: Option<&ResourceEdit
     cut.allocate(unknown.iter().map(|range| range.len()).sum());
     cut.write(group_of);
     let parts = cut.groups.into_iter().zip(0..).filter(|(group, _)| group.spans > 0);
-    let parts = parts.map(|(Group { mut out, .. }, group)| {
-        unknown.iter().for_each(|range| out.bytes.extend_from_slice(range.of(request)));
-        let Output { bytes, resources, scopes, spans } = out;
-        Part { group, spans: Spans { bytes: Bytes::from(bytes), resources, scopes, spans } }
-    });
-    parts.collect()
+    parts.map(|(Group { out, .. }, group)| Part { group, spans: out.finish(&unknown, request) }).collect()
 }
 
 /// Fields of the request itself that this build does not know. There are none in practice, so they are looked for
 /// when they are needed (one step per resource) rather than carried in every index.
-fn unknown_of_request(request: &[u8]) -> Vec<ByteRange> {
+pub(super) fn unknown_of_request(request: &[u8]) -> Vec<ByteRange> {
     let mut unknown = Vec::new();
     let mut reader = Reader::new(request);
     let mut start = 0;
@@ -271,12 +267,8 @@ impl Cut<'_> {
     }
 }
 
-fn field_len(body: usize) -> usize {
-    1 + varint_len(body as u64) + body
-}
-
 impl Output {
-    fn resource(&mut self, header: &Header, scratch: &[u8]) {
+    pub(super) fn resource(&mut self, header: &Header, scratch: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&scratch[header.all.clone()]);
         let mut entry = ResourceEntry::default();
@@ -289,7 +281,7 @@ impl Output {
         self.resources.push(entry);
     }
 
-    fn scope(&mut self, scope: &ScopeEntry, request: &[u8]) {
+    pub(super) fn scope(&mut self, scope: &ScopeEntry, request: &[u8]) {
         let start = self.bytes.len();
         scope.other_fields.iter().for_each(|range| self.bytes.extend_from_slice(range.of(request)));
         let mut entry = ScopeEntry { resource: self.resources.len() as u32 - 1, ..ScopeEntry::default() };
@@ -301,7 +293,7 @@ impl Output {
 
     /// `bytes` are the fields of `spans`, which follow each other without a gap.
     #[inline]
-    fn spans(&mut self, spans: &[SpanEntry], bytes: &[u8]) {
+    pub(super) fn spans(&mut self, spans: &[SpanEntry], bytes: &[u8]) {
         let scope = self.scopes.len() as u32 - 1;
         let mut start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
@@ -312,17 +304,38 @@ impl Output {
             SpanEntry { scope, field, ..*span }
         }));
     }
+
+    /// `span` with another body, which says the same wherever the index looks.
+    pub(super) fn edited_span(&mut self, span: &SpanEntry, body: &[u8]) {
+        let scope = self.scopes.len() as u32 - 1;
+        let start = self.bytes.len();
+        put_head(&mut self.bytes, 2, body.len());
+        let head = (self.bytes.len() - start) as u8;
+        self.bytes.extend_from_slice(body);
+        self.spans.push(SpanEntry { scope, field: byte_range(&(start..self.bytes.len())), head, ..*span });
+    }
+
+    /// The whole request, to which `fields` of its own were added.
+    pub(super) fn finish(mut self, fields: &[ByteRange], request: &[u8]) -> Spans {
+        fields.iter().for_each(|range| self.bytes.extend_from_slice(range.of(request)));
+        let Output { bytes, resources, scopes, spans } = self;
+        Spans { bytes: Bytes::from(bytes), resources, scopes, spans }
+    }
 }
 
 /// The headers that were asked for, each made (and edited) once.
-struct Headers<'a> {
+pub(super) struct Headers<'a> {
     edits: Option<&'a ResourceEdits>,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     of: Vec<Option<Header>>,
 }
 
-impl Headers<'_> {
-    fn of(&mut self, spans: &Spans, resource: u32) -> &Header {
+impl<'a> Headers<'a> {
+    pub(super) fn new(spans: &Spans, edits: Option<&'a ResourceEdits>) -> Headers<'a> {
+        Headers { edits, scratch: Vec::new(), of: vec![None; spans.resources.len()] }
+    }
+
+    pub(super) fn of(&mut self, spans: &Spans, resource: u32) -> &Header {
         let Headers { edits, scratch, of } = self;
         of[resource as usize].get_or_insert_with(|| {
             let entry = &spans.resources[resource as usize];
