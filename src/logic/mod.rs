@@ -7,6 +7,7 @@ pub mod dedup;
 pub mod membership;
 pub mod ring;
 pub mod route;
+pub mod sampler;
 pub mod sampling;
 pub mod trace;
 pub mod traces;

@@ -27,6 +27,9 @@ impl Threshold {
     /// Nothing is rejected: 100 %.
     pub const ALWAYS: Threshold = Threshold(0);
 
+    /// The smallest share of traces that a threshold can keep.
+    pub const LEAST_PROBABILITY: f64 = 1.0 / VALUES as f64;
+
     /// The threshold that keeps this share of traces, 0 to 100, rounded to so many significant hex digits (1 to 14; 0:
     /// all 14). `None`: nothing is kept. What is above 100 counts as 100, and a share that is too small for 56 bits
     /// as the smallest there is.
@@ -34,7 +37,7 @@ impl Threshold {
         if percent.is_nan() || percent <= 0.0 {
             return None;
         }
-        Threshold::from_probability((percent / 100.0).max(1.0 / VALUES as f64), digits)
+        Threshold::from_probability((percent / 100.0).max(Threshold::LEAST_PROBABILITY), digits)
     }
 
     /// The threshold that keeps this share of traces, 0 to 1. `None`: it is less than one trace of 2^56.
@@ -42,7 +45,7 @@ impl Threshold {
         if probability >= 1.0 {
             return Some(Threshold::ALWAYS);
         }
-        if probability.is_nan() || probability < 1.0 / VALUES as f64 {
+        if probability.is_nan() || probability < Threshold::LEAST_PROBABILITY {
             return None;
         }
         let wanted = if digits == 0 { DIGITS } else { u32::from(digits) };
@@ -128,7 +131,8 @@ mod tests {
     #[test]
     fn probabilities_are_rounded_as_the_collector_rounds_them() {
         let two_to = |exponent: i32| 2_f64.powi(exponent);
-        let table: &[(f64, &str, &[(u8, &str)])] = &[
+        type Row = (f64, &'static str, &'static [(u8, &'static str)]);
+        let table: &[Row] = &[
             (1.0 - 0x0456_789a as f64 * two_to(-28), "456789a", &[(6, "45678a"), (5, "45679"), (3, "456"), (1, "4")]),
             // Leading zeros are not counted.
             (1.0 - 0x0456_789a as f64 * two_to(-40), "000456789a", &[(6, "00045678a"), (4, "0004568"), (1, "0004")]),
