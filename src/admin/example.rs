@@ -91,6 +91,8 @@ pub(crate) fn status() -> NodeStatus {
             id: "traces/owned".into(),
             incoming_spans: 41,
             memory_limited_spans: 0,
+            sampled_out_spans: 3,
+            sampling_error_spans: 1,
             batching_spans: 0,
             sent_batches: 2,
         }],

@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::Consume;
 use super::batch::Batcher;
 use super::outputs::{FanOut, Outputs};
+use super::sampler::ProbabilisticSampler;
 use super::stages::{MemoryLimiter, SpanDedup, Stage};
 use crate::config::settings::{ComponentId, PipelineSettings, ProcessorSettings, Settings};
 use crate::export::ExportQueue;
@@ -52,6 +53,11 @@ pub struct PipelineStatus {
     pub incoming_spans: u64,
     /// Refused by its memory limiters.
     pub memory_limited_spans: u64,
+    /// Dropped by its `probabilistic_sampler`s.
+    pub sampled_out_spans: u64,
+    /// Spans at which its `probabilistic_sampler`s found what cannot be said of earlier sampling: malformed, untrue, or in
+    /// `hash_seed` any. Dropped unless `fail_closed` is off.
+    pub sampling_error_spans: u64,
     /// Waiting in its `batch` stages for more.
     pub batching_spans: u64,
     /// Batches that its `batch` stages have sent on.
@@ -77,6 +83,7 @@ struct Built {
     head: Arc<Pipeline>,
     limiters: Vec<Arc<MemoryLimiter>>,
     dedups: Vec<(ComponentId, Arc<Dedup>)>,
+    samplers: Vec<Arc<ProbabilisticSampler>>,
     /// In the order of the path.
     batchers: Vec<Arc<Batcher>>,
 }
@@ -156,7 +163,7 @@ impl OwnedPipelines {
         mesh: Option<&Arc<dyn Consume>>,
     ) -> Result<Built, BuildError> {
         let mut end: Arc<dyn Consume> = Arc::new(self.outputs(id, pipeline, mesh)?);
-        let (mut limiters, mut dedups, mut batchers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut limiters, mut dedups, mut samplers, mut batchers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // From the end to the beginning: a stage that waits is started with what follows it.
         let mut stages = Vec::new();
         for name in pipeline.processors.iter().rev() {
@@ -178,8 +185,12 @@ impl OwnedPipelines {
                 }
                 ProcessorSettings::GroupByTrace(_)
                 | ProcessorSettings::CrossCluster(_)
-                | ProcessorSettings::TailSampling(_)
-                | ProcessorSettings::ProbabilisticSampler(_) => {}
+                | ProcessorSettings::TailSampling(_) => {}
+                ProcessorSettings::ProbabilisticSampler(settings) => {
+                    let sampler = Arc::new(ProbabilisticSampler::new(settings));
+                    samplers.push(sampler.clone());
+                    stages.push(Stage::ProbabilisticSampler(sampler));
+                }
                 ProcessorSettings::Batch(settings) => {
                     let next = Arc::new(Chain { stages: in_order(&mut stages), end });
                     let batcher = Batcher::start(settings.clone(), self.environment.clock, next);
@@ -191,7 +202,7 @@ impl OwnedPipelines {
         batchers.reverse();
         let first = Chain { stages: in_order(&mut stages), end };
         let head = Arc::new(Pipeline { incoming_spans: AtomicU64::new(0), first });
-        Ok(Built { head, limiters, dedups, batchers })
+        Ok(Built { head, limiters, dedups, samplers, batchers })
     }
 
     fn outputs(
@@ -266,6 +277,8 @@ impl Built {
             id: id.clone(),
             incoming_spans: self.head.incoming_spans.load(Relaxed),
             memory_limited_spans: self.limiters.iter().map(|limiter| limiter.refused_spans()).sum(),
+            sampled_out_spans: self.samplers.iter().map(|sampler| sampler.dropped_spans()).sum(),
+            sampling_error_spans: self.samplers.iter().map(|sampler| sampler.error_spans()).sum(),
             batching_spans: self.batchers.iter().map(|batcher| batcher.waiting_spans() as u64).sum(),
             sent_batches: self.batchers.iter().map(|batcher| batcher.sent_batches()).sum(),
         }

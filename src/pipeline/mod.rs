@@ -5,7 +5,8 @@
 //! stage that waits ([`batch`], for more spans) lets its senders wait with it.
 //!
 //! - [`build`]: pipelines made from the configuration, and the cycle with the mesh resolved.
-//! - [`stages`]: what a pipeline does to a batch; [`batch`]: the stage that puts batches together.
+//! - [`stages`]: what a pipeline does to a batch; [`sampler`]: the stage that keeps a share of the traces; [`batch`]: the
+//!   stage that puts batches together.
 //! - [`outputs`]: several exporters behind one pipeline, several pipelines behind one receiver.
 //! - [`ledger`]: every span's fate; [`join`]: batches put together and cut.
 
@@ -15,6 +16,7 @@ pub mod build;
 pub mod join;
 pub mod ledger;
 pub mod outputs;
+pub mod sampler;
 pub mod stages;
 
 #[cfg(test)]

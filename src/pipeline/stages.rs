@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::sampler::ProbabilisticSampler;
 use crate::config::settings::MemoryLimiterSettings;
 use crate::logic::dedup::Dedup;
 use crate::model::{Batch, Fate, Reason, Refusal};
@@ -14,6 +15,7 @@ pub enum Stage {
     MemoryLimiter(Arc<MemoryLimiter>),
     Resource(ResourceEdits),
     SpanDedup(SpanDedup),
+    ProbabilisticSampler(Arc<ProbabilisticSampler>),
 }
 
 impl Stage {
@@ -23,6 +25,7 @@ impl Stage {
             Stage::MemoryLimiter(limiter) => limiter.apply(batch),
             Stage::Resource(edits) => Some(edited(batch, edits)),
             Stage::SpanDedup(dedup) => dedup.apply(batch),
+            Stage::ProbabilisticSampler(sampler) => sampler.apply(batch),
         }
     }
 }

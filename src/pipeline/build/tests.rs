@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::settings::{
     AdminSettings, Advertise, BatchSettings, DedupSettings, ExporterSettings, FileExporterSettings, LinkCompression,
-    LogFormat, MemoryLimiterSettings, MeshSettings, TelemetrySettings,
+    LogFormat, MemoryLimiterSettings, MeshSettings, ProbabilisticSamplerSettings, SamplerMode, TelemetrySettings,
 };
 use crate::export::testing::{Answer, TestBackend, batch, names, otlp, request};
 use crate::export::{self, queue};
@@ -45,12 +45,19 @@ fn settings(pipelines: &[Line<'_>]) -> Settings {
     let batch = BatchSettings { timeout: Duration::from_secs(3600), send_batch_size: 4, send_batch_max_size: 0 };
     let limiter = MemoryLimiterSettings { limit_bytes: 1 << 20, soft_limit_bytes: 1 << 19 };
     let dedup = DedupSettings { wait_duration: Duration::from_secs(300), max_memory_bytes: 16 << 20 };
+    let sampler = ProbabilisticSamplerSettings {
+        sampling_percentage: 50.0,
+        mode: SamplerMode::Proportional,
+        sampling_precision: 4,
+        fail_closed: true,
+    };
     Settings {
         receivers: BTreeMap::new(),
         processors: BTreeMap::from([
             ("batch".to_owned(), ProcessorSettings::Batch(batch)),
             ("memory_limiter".to_owned(), ProcessorSettings::MemoryLimiter(limiter)),
             ("span_dedup".to_owned(), ProcessorSettings::SpanDedup(dedup)),
+            ("probabilistic_sampler".to_owned(), ProcessorSettings::ProbabilisticSampler(sampler)),
         ]),
         exporters: BTreeMap::new(),
         mesh: Some(("mesh".to_owned(), mesh_settings())),
@@ -258,4 +265,25 @@ async fn what_is_not_there_is_named() {
         Err(BuildError::NoMesh { pipeline: pipeline.clone() })
     );
     assert_eq!(start(&settings(&[("traces", &["mesh"], &[], &["mesh"])])), Err(BuildError::MeshLoop { pipeline }));
+}
+
+#[tokio::test]
+async fn what_a_sampler_drops_is_counted_and_settled_and_never_exported() {
+    let files = Files::start(&["one"]);
+    let settings = settings(&[("traces", &["otlp"], &["probabilistic_sampler", "batch"], &["file/one"])]);
+    let pipelines =
+        OwnedPipelines::start(&settings, &files.exporters, files.environment()).unwrap().join(None).unwrap();
+    let sender = Watched::default();
+    pipelines.feed("otlp").unwrap().consume(batch(&request(&["a", "b", "c", "d", "e", "f", "g", "h"]), &sender));
+    pipelines.stop();
+    let _ = sender.fate().await;
+    let status = &pipelines.status()[0];
+    let dropped = status.sampled_out_spans;
+    assert!((1..8).contains(&dropped) && status.sampling_error_spans == 0, "{status:?}");
+    let mut fates = sender.fates();
+    fates.sort_by_key(|(_, fate)| *fate == Fate::Exported);
+    assert_eq!(fates, [(dropped as u32, Fate::SampledOut), (8 - dropped as u32, Fate::Exported)]);
+    let text = files.drained("one").await;
+    assert_eq!(text.matches("ot=th:8").count() as u64, 8 - dropped);
+    assert_eq!(text.matches("spanId").count() as u64, 8 - dropped);
 }

@@ -109,6 +109,20 @@ pub(super) const METRICS: &[Metric] = &[
         &["pipeline"],
         |s, out| s.pipelines.iter().for_each(|p| out.add([&p.id], p.memory_limited_spans)),
     ),
+    counter(
+        "spanmesh_sampler_dropped_spans",
+        None,
+        "Spans dropped by a pipeline's probabilistic_sampler",
+        &["pipeline"],
+        |s, out| s.pipelines.iter().for_each(|p| out.add([&p.id], p.sampled_out_spans)),
+    ),
+    counter(
+        "spanmesh_sampler_error_spans",
+        None,
+        "Spans that a probabilistic_sampler met with sampling information that is malformed, untrue or in its way",
+        &["pipeline"],
+        |s, out| s.pipelines.iter().for_each(|p| out.add([&p.id], p.sampling_error_spans)),
+    ),
     gauge("spanmesh_pipeline_batching_spans", None, "Spans waiting in batch stages", &["pipeline"], |s, out| {
         s.pipelines.iter().for_each(|p| out.add([&p.id], p.batching_spans));
     }),

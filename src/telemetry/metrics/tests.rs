@@ -20,6 +20,8 @@ fn the_collectors_names_are_kept_where_the_meaning_is_the_same() {
         r#"otelcol_exporter_queue_capacity{exporter="otlp_http/backend"} 1000"#,
         r#"spanmesh_receiver_failed_requests_total{receiver="otlp",transport="grpc",reason="malformed"} 4"#,
         r#"spanmesh_ledger_settled_spans_total{fate="backend_refused"} 1"#,
+        r#"spanmesh_sampler_dropped_spans_total{pipeline="traces/owned"} 3"#,
+        r#"spanmesh_sampler_error_spans_total{pipeline="traces/owned"} 1"#,
         "spanmesh_ledger_balanced 1",
         "spanmesh_held_bytes 500",
         r#"spanmesh_members{state="active"} 1"#,
