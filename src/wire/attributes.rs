@@ -24,6 +24,67 @@ const FLAGS: u32 = tag(16, FIXED32);
 const KEY: u32 = tag(1, LEN);
 const VALUE: u32 = tag(2, LEN);
 
+/// An attribute whose value nobody has looked at yet: most keys are nobody's business.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute<'a> {
+    pub key: &'a [u8],
+    value: &'a [u8],
+}
+
+impl<'a> Attribute<'a> {
+    pub fn value(&self) -> Value<'a> {
+        any_value(self.value)
+    }
+
+    /// Of a field that occurs twice the last one counts.
+    #[inline(always)]
+    fn read(message: &'a [u8]) -> Option<Attribute<'a>> {
+        let mut reader = Reader::new(message);
+        let (mut key, mut value): (&[u8], &[u8]) = (&[], &[]);
+        while let Some(tag) = reader.tag().ok()? {
+            match tag {
+                KEY => key = reader.bytes().ok()?,
+                VALUE => value = reader.bytes().ok()?,
+                _ => reader.skip(tag).ok()?,
+            }
+        }
+        Some(Attribute { key, value })
+    }
+}
+
+/// What sampling asks of a span's body. Trace state and flags may come twice: the last one counts.
+#[derive(Clone, Copy, Debug)]
+pub enum SpanField<'a> {
+    TraceState(&'a str),
+    Attribute(Attribute<'a>),
+    Flags(u32),
+}
+
+/// Trace state, attributes and flags of an encoded `Span` in one pass, in the order of its bytes.
+#[inline]
+pub fn span_fields(span: &[u8]) -> impl Iterator<Item = SpanField<'_>> {
+    let mut reader = Reader::new(span);
+    std::iter::from_fn(move || {
+        loop {
+            let tag = reader.tag().ok()??;
+            match tag {
+                SPAN_ATTRIBUTE => return Attribute::read(reader.bytes().ok()?).map(SpanField::Attribute),
+                TRACE_STATE => {
+                    let text = std::str::from_utf8(reader.bytes().ok()?).unwrap_or_default();
+                    return Some(SpanField::TraceState(text));
+                }
+                FLAGS => return reader.fixed32().ok().map(SpanField::Flags),
+                _ => reader.skip(tag).ok()?,
+            }
+        }
+    })
+}
+
+/// Attributes of an encoded `Resource`, in their order, values unread; a key may come twice.
+pub fn resource_fields(resource: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+    raw_attributes(resource, RESOURCE_ATTRIBUTE)
+}
+
 /// Attributes of an encoded `Span`, in their order; a key may come twice.
 pub fn span_attributes(span: &[u8]) -> impl Iterator<Item = (&str, Value<'_>)> {
     attributes(span, SPAN_ATTRIBUTE)
@@ -35,30 +96,20 @@ pub fn resource_attributes(resource: &[u8]) -> impl Iterator<Item = (&str, Value
 }
 
 fn attributes(message: &[u8], field: u32) -> impl Iterator<Item = (&str, Value<'_>)> {
+    raw_attributes(message, field).map_while(|found| Some((std::str::from_utf8(found.key).ok()?, found.value())))
+}
+
+fn raw_attributes(message: &[u8], field: u32) -> impl Iterator<Item = Attribute<'_>> {
     let mut reader = Reader::new(message);
     std::iter::from_fn(move || {
         loop {
             let tag = reader.tag().ok()??;
             if tag == field {
-                return key_value(reader.bytes().ok()?);
+                return Attribute::read(reader.bytes().ok()?);
             }
             reader.skip(tag).ok()?;
         }
     })
-}
-
-/// Of a field that occurs twice the last one counts.
-fn key_value(message: &[u8]) -> Option<(&str, Value<'_>)> {
-    let mut reader = Reader::new(message);
-    let (mut key, mut value): (&[u8], _) = (&[], Value::Other);
-    while let Some(tag) = reader.tag().ok()? {
-        match tag {
-            KEY => key = reader.bytes().ok()?,
-            VALUE => value = any_value(reader.bytes().ok()?),
-            _ => reader.skip(tag).ok()?,
-        }
-    }
-    Some((std::str::from_utf8(key).ok()?, value))
 }
 
 fn any_value(message: &[u8]) -> Value<'_> {
@@ -162,5 +213,8 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!((span_name(&span), trace_state(&span), span_flags(&span)), ("GET /", "ot=th:c", 0x101));
+        let in_one_pass: Vec<_> = span_fields(&span).map(|field| format!("{field:?}")).collect();
+        assert_eq!(in_one_pass.len(), 7);
+        assert_eq!((&*in_one_pass[0], &*in_one_pass[6]), ("TraceState(\"ot=th:c\")", "Flags(257)"));
     }
 }
