@@ -9,5 +9,7 @@ pub mod ring;
 pub mod route;
 pub mod sampler;
 pub mod sampling;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod trace;
 pub mod traces;
