@@ -8,6 +8,7 @@
 pub mod config;
 pub mod logic;
 pub mod model;
+pub mod sampling_tests;
 pub mod wire;
 
 #[cfg(feature = "node")]

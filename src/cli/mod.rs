@@ -15,6 +15,7 @@ pub mod print_config;
 pub mod ring;
 pub mod run;
 mod sources;
+pub mod test;
 pub mod validate;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ enum Command {
     Load(Box<load::LoadArgs>),
     Certs(certs::CertsArgs),
     Validate(Box<validate::ValidateArgs>),
+    Test(test::TestArgs),
     PrintConfig(Box<print_config::PrintConfigArgs>),
     Components(components::ComponentsArgs),
     Completions(completions::CompletionsArgs),
@@ -61,6 +63,7 @@ impl Command {
             Command::Load(args) => load::run(*args).await,
             Command::Certs(args) => certs::run(args),
             Command::Validate(args) => validate::run(*args).await,
+            Command::Test(args) => test::run(args).await,
             Command::PrintConfig(args) => print_config::run(*args).await,
             Command::Components(args) => components::run(args).await,
             Command::Completions(args) => completions::run(args).await,

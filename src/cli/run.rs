@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::exit::Exit;
@@ -157,6 +158,14 @@ pub fn complain(unusable: &Unusable) {
             let plural = if errors == 1 { "" } else { "s" };
             output::complain(&format!("{problems}the configuration has {errors} error{plural}\n"));
         }
+    }
+}
+
+/// The same as a list of objects.
+pub fn problems_json(unusable: &Unusable) -> Value {
+    match unusable {
+        Unusable::Unreadable(message) => json!([{"severity": "error", "path": "", "message": message}]),
+        Unusable::Problems(problems) => problems.to_json(),
     }
 }
 

@@ -16,13 +16,18 @@ pub(super) fn read_all(configs: &[String]) -> Result<Vec<Source>, String> {
     configs.iter().map(|config| read(config)).collect()
 }
 
+/// Reads the file at a path.
+pub(super) fn read_file(path: &str) -> Result<Source, String> {
+    Ok(Source { name: path.to_owned(), text: file(path)? })
+}
+
 fn read(config: &str) -> Result<Source, String> {
     let source = |name: &str, text: String| Ok(Source { name: name.to_owned(), text });
     if config == "-" {
         return source("standard input", bounded("standard input", io::stdin().lock())?);
     }
     match config.split_once(':') {
-        Some(("file", path)) => source(path, file(path)?),
+        Some(("file", path)) => read_file(path),
         Some(("yaml", text)) => source("--config yaml:", text.to_owned()),
         Some(("env", name)) => match std::env::var(name) {
             Ok(text) => source(config, text),
@@ -31,7 +36,7 @@ fn read(config: &str) -> Result<Source, String> {
         Some(("http" | "https", _)) => {
             Err(format!("--config {config}: reading a configuration over HTTP is not supported yet; download it first"))
         }
-        _ => source(config, file(config)?),
+        _ => read_file(config),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::environment;
 use super::exit::Exit;
 use super::output::{self, OutputArgs};
-use super::run::{self, ConfigArgs, Unusable};
+use super::run::{self, ConfigArgs};
 use crate::config::{Loaded, Problems, Severity};
 
 /// Check a configuration and report every problem in it
@@ -38,7 +38,7 @@ pub async fn run(mut args: ValidateArgs) -> ExitCode {
         Ok(loaded) => valid(&args, loaded),
         Err(unusable) => {
             if args.output.is_json() {
-                output::print_json(&json!({"valid": false, "problems": problems(&unusable)}));
+                output::print_json(&json!({"valid": false, "problems": run::problems_json(&unusable)}));
             } else {
                 run::complain(&unusable);
             }
@@ -60,11 +60,4 @@ fn valid(args: &ValidateArgs, loaded: Loaded) -> ExitCode {
         output::print(&format!("the configuration {verdict}; pipelines: {}\n", pipelines.join(", ")));
     }
     if denied { Exit::Config.into() } else { Exit::Ok.into() }
-}
-
-fn problems(unusable: &Unusable) -> Value {
-    match unusable {
-        Unusable::Unreadable(message) => json!([{"severity": "error", "path": "", "message": message}]),
-        Unusable::Problems(problems) => problems.to_json(),
-    }
 }

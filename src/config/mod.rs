@@ -14,6 +14,7 @@ mod merge;
 pub mod pattern;
 pub mod problem;
 mod render;
+pub mod rule_tests;
 mod scalar;
 pub mod schema;
 mod secrets;

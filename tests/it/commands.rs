@@ -19,6 +19,7 @@ fn out(arguments: &[&str]) -> (i32, String, String) {
 fn shipped() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
     files.sort();
     assert!(files.len() >= 3, "{files:?}");
     files
@@ -61,6 +62,8 @@ fn exit_codes_tell_usage_from_configuration_from_failure() {
         (&["run", "--grace", "soon", "--cluster", "x"], 2),
         (&["ring", "owner", "not-a-trace-id"], 2),
         (&["members", "--admin", "no url"], 2),
+        (&["test"], 2),
+        (&["test", "/nowhere/at/all.yaml"], 78),
         (&["run"], 78),
         (&["validate"], 78),
         (&["run", "--config", "/nowhere/at/all.yaml"], 78),
@@ -72,6 +75,53 @@ fn exit_codes_tell_usage_from_configuration_from_failure() {
         // Data goes to one stream, complaints to the other.
         assert_eq!((stdout.is_empty(), stderr.is_empty()), (code != 0, code == 0), "{arguments:?}: {stdout}{stderr}");
     }
+}
+
+/// The tests of sampling rules that come with the sources.
+fn shipped_tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tests/sampling.yaml")
+}
+
+#[test]
+fn the_shipped_tests_of_sampling_rules_pass() {
+    let file = shipped_tests();
+    let (code, stdout, stderr) = out(&["test", file.to_str().unwrap()]);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    assert!(stdout.ends_with("4 tests, 0 failed\n"), "{stdout}");
+}
+
+#[test]
+fn a_rule_that_does_not_do_what_a_test_expects_is_a_failure_that_is_explained() {
+    let file = shipped_tests();
+    let directory = tempfile::tempdir().unwrap();
+    let changed = directory.path().join("changed.yaml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("threshold_ms: 2000", "threshold_ms: 2001");
+    let text = text.replace("traces/", &format!("{}/traces/", file.parent().unwrap().display()));
+    std::fs::write(&changed, text).unwrap();
+    let changed = changed.to_str().unwrap();
+    let (code, stdout, stderr) = out(&["test", changed]);
+    assert_eq!((code, stderr.as_str()), (1, ""), "{stdout}");
+    for part in ["FAILED  exactly two seconds are slow", "expected: keep, by the policy slow", "got:      drop"] {
+        assert!(stdout.contains(part), "{part} is not in\n{stdout}");
+    }
+    let (code, stdout, _) = out(&["test", "-o", "json", changed]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &report["failed"], &report["passed"]), (1, &1.into(), &false.into()));
+}
+
+#[test]
+fn tests_of_sampling_rules_need_rules_and_say_where_a_mistake_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rules.yaml");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, "tests: [{name: a, traces: b.json, expect: {verdict: keep}}]\n").unwrap();
+    let (code, stdout, stderr) = out(&["test", file]);
+    assert_eq!((code, stdout.as_str()), (78, ""), "{stderr}");
+    assert!(stderr.contains("does not say which rules") && stderr.contains(&format!("{file}:1:1")), "{stderr}");
+    let minimal = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/minimal.yaml");
+    let (code, stdout, _) = out(&["test", "-o", "json", file, "--config", minimal.to_str().unwrap()]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, report["problems"][0]["line"].as_u64()), (78, Some(1)), "{stdout}");
 }
 
 #[test]

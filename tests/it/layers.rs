@@ -9,6 +9,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("wire", &["model", "config"]),
     ("logic", &["model", "config", "wire"]),
     ("config", &["model"]),
+    ("sampling_tests", &["model", "wire", "logic", "config"]),
     ("pipeline", &["model", "wire", "logic", "config", "runtime", "export"]),
     ("receive", &["model", "wire", "config", "pipeline", "runtime"]),
     ("discover", &["config", "runtime"]),
@@ -27,7 +28,23 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("certs", &["model", "link", "runtime"]),
     ("load", &["model", "wire", "runtime"]),
     ("demo", &["model", "wire", "config", "runtime", "certs", "dns_zone", "load"]),
-    ("cli", &["model", "wire", "config", "runtime", "admin", "telemetry", "link", "certs", "load", "demo", "node"]),
+    (
+        "cli",
+        &[
+            "model",
+            "wire",
+            "config",
+            "sampling_tests",
+            "runtime",
+            "admin",
+            "telemetry",
+            "link",
+            "certs",
+            "load",
+            "demo",
+            "node",
+        ],
+    ),
 ];
 
 /// All source files but those of tests.

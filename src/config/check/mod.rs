@@ -17,6 +17,7 @@ mod ports;
 mod processors;
 mod receivers;
 mod resource;
+mod rule_tests;
 mod sampling;
 mod service;
 mod values;
@@ -31,6 +32,7 @@ use super::schema::ROOT;
 use super::settings::Settings;
 use super::tree::{Node, Place};
 use fields::Fields;
+pub(super) use rule_tests::read as rule_tests;
 
 /// What the configuration may depend on besides its text: facts of the machine, read by the caller.
 #[derive(Clone, Debug, Default)]

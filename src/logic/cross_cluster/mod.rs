@@ -1,5 +1,7 @@
 //! What a whole trace tells of the calls between clusters.
 
+pub mod write;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
