@@ -1,7 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::admin::example::{self, MARKUP};
+use crate::model::DropReason;
 
 fn page() -> String {
     render(example::status()).unwrap()
@@ -69,4 +70,39 @@ fn a_node_alone_has_a_page_too() {
     status.mesh = None;
     let page = render(status).unwrap();
     assert!(!page.contains("spanmesh_members{") && page.contains("spanmesh_node_state{state=\"ready\"} 1"));
+}
+
+/// The alerting rules that come with the sources.
+const RULES: &str = include_str!("../../../deploy/prometheus/spanmesh.rules.yaml");
+
+/// Every name that a query can use for a family.
+fn queried(metric: &Metric) -> Vec<String> {
+    let unit = metric.unit.as_ref().map_or_else(String::new, |unit| format!("_{}", unit.as_str()));
+    let suffixes: &[&str] = match metric.kind {
+        MetricType::Counter => &["_total"],
+        // Descriptions speak of the family as a whole.
+        MetricType::Histogram => &["", "_bucket", "_count", "_sum"],
+        _ => &[""],
+    };
+    suffixes.iter().map(|suffix| format!("{}{unit}{suffix}", metric.name)).collect()
+}
+
+#[test]
+fn the_alerting_rules_speak_only_of_metrics_that_exist() {
+    let known: BTreeSet<String> = METRICS.iter().flat_map(queried).collect();
+    let words = RULES.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    let ours = ["spanmesh_", "otelcol_", "process_", "cross_cluster_", "spans_"];
+    let named: BTreeSet<&str> =
+        words.filter(|word| ours.iter().any(|prefix| word.starts_with(prefix)) && !word.contains(':')).collect();
+    assert!(named.len() > 10, "{named:?}");
+    let unknown: Vec<&&str> = named.iter().filter(|name| !known.contains(**name)).collect();
+    assert!(unknown.is_empty(), "no metric has the name {unknown:?}");
+}
+
+#[test]
+fn every_way_to_lose_spans_is_alerted() {
+    let line = RULES.lines().find(|line| line.contains("spanmesh_ledger_settled_spans_total{fate=~")).unwrap();
+    let fates: BTreeSet<&str> = line.split('"').nth(1).unwrap().split('|').collect();
+    let lost: BTreeSet<&str> = DropReason::ALL.map(DropReason::label).into_iter().chain(["released"]).collect();
+    assert_eq!(fates, lost);
 }
