@@ -62,7 +62,13 @@ fn refuse(output: OutputArgs, unusable: &[Unusable]) -> ExitCode {
         let problems: Vec<_> = problems.iter().flat_map(|list| list.as_array().into_iter().flatten()).collect();
         output::print_json(&json!({"schema": 1, "passed": false, "problems": problems}));
     } else {
-        unusable.iter().for_each(run::complain);
+        for why in unusable {
+            output::complain(&match why {
+                Unusable::Unreadable(message) => format!("error: {message}\n"),
+                Unusable::Problems(problems) => problems.to_string(),
+            });
+        }
+        output::complain("no test was judged\n");
     }
     Exit::Config.into()
 }

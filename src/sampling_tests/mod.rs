@@ -50,9 +50,8 @@ pub struct Ran {
 pub fn run(file: &RuleTests, rules: Selected<'_>, read: &ReadFile<'_>) -> Result<Ran, Problems> {
     let (mut outcomes, mut problems) = (Vec::new(), Vec::new());
     for test in &file.tests {
-        match load(test, read, &mut problems) {
-            Some(loaded) => outcomes.extend(judge(test, &loaded, rules, &mut problems)),
-            None => continue,
+        if let Some(loaded) = load(test, read, &mut problems) {
+            outcomes.extend(judge(test, &loaded, rules, &mut problems));
         }
     }
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
