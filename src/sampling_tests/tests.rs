@@ -106,9 +106,14 @@ fn traces_that_no_node_would_take_are_told_with_their_place() {
         let shown = complaints(&test(more), &files);
         assert!(shown.contains(part) && shown.contains("rules.yaml:9:"), "{part} is not in\n{shown}");
     }
-    let warned =
-        ran(&test("traces: snake.json"), &[("snake.json", line(A, 1, 0, 0, "a").replace("endTime", "end_time"))]);
-    assert!(warned.unwrap().warnings.is_empty());
+}
+
+#[test]
+fn what_the_reader_passes_over_is_told() {
+    let files = [("a.json", line(A, 1, 0, 0, "a").replace("endTimeUnixNano", "end_time_unix_nano"))];
+    let warnings =
+        ran("  - {name: a, traces: a.json, expect: {verdict: keep}}\n", &files).unwrap().warnings.to_string();
+    assert!(warnings.contains("snake_case") && warnings.contains("rules.yaml:9:23"), "{warnings}");
 }
 
 #[test]
