@@ -25,8 +25,9 @@ use tokio::task::JoinHandle;
 
 use super::checker::{Checker, SpanKey};
 use super::places::{CLUSTERS, node_number};
+use super::rules::Forecast;
 use super::showcase::Showcase;
-use super::traffic::digest;
+use super::traffic::{Shipment, digest};
 use crate::model::{SpanId, TraceId};
 use crate::runtime::clock::Clock;
 
@@ -51,6 +52,7 @@ pub struct FirstTrace {
 /// Judge and counters, shared with the generator.
 pub struct Judge {
     checker: Mutex<Checker>,
+    forecast: Mutex<Forecast>,
     showcase: Mutex<Showcase>,
     first: watch::Sender<Option<FirstTrace>>,
     /// Requests from nobody known, or not readable.
@@ -64,6 +66,7 @@ impl Judge {
     pub fn new(run: [u8; 8], clock: Clock) -> Arc<Judge> {
         Arc::new(Judge {
             checker: Mutex::new(Checker::new(run)),
+            forecast: Mutex::default(),
             showcase: Mutex::default(),
             first: watch::Sender::new(None),
             bad_requests: AtomicU64::new(0),
@@ -74,6 +77,17 @@ impl Judge {
 
     pub fn checker(&self) -> MutexGuard<'_, Checker> {
         self.checker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A trace is about to be sent: its distinct spans with their digests, and what comes in time of them.
+    pub fn expect(&self, trace: TraceId, digests: Vec<(SpanId, u64)>, spans: &[(&Shipment, bool)]) {
+        let expected = self.forecast.lock().unwrap_or_else(PoisonError::into_inner).add(spans);
+        self.checker().expect(trace, expected.outcome(), digests);
+    }
+
+    /// What the nodes must have counted of all traces so far.
+    pub fn forecast(&self) -> Forecast {
+        self.forecast.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn first_trace(&self) -> watch::Receiver<Option<FirstTrace>> {
@@ -172,6 +186,7 @@ async fn traces(State(judge): State<Arc<Judge>>, headers: HeaderMap, body: Bytes
 
 #[cfg(test)]
 mod tests {
+    use super::super::rules::Outcome;
     use super::super::traffic::{Traffic, resource_spans};
     use super::*;
     use crate::model::UnixNanos;
@@ -195,8 +210,14 @@ mod tests {
         let judge = Judge::new(*b"demo-run", Clock::start());
         let backend = Backend::start(Arc::clone(&judge)).await.unwrap();
         let mut traffic = Traffic::new(2, *b"demo-run");
-        let shipments: Vec<_> = traffic.trace(UnixNanos(1_790_000_000_000_000_000)).into_iter().take(15).collect();
-        judge.checker().expect(shipments[0].key().trace, shipments.iter().map(|s| (s.key().span, digest(&s.span))));
+        let mut trace = || traffic.trace(UnixNanos(1_790_000_000_000_000_000));
+        let whole = std::iter::from_fn(|| Some(trace())).find(|shipments| shipments.len() >= 15).unwrap();
+        let shipments: Vec<_> = whole.into_iter().filter(|shipment| !shipment.copy).collect();
+        judge.checker().expect(
+            shipments[0].key().trace,
+            Outcome::Kept,
+            shipments.iter().map(|s| (s.key().span, digest(&s.span))),
+        );
         for shipment in &shipments {
             let mut spans = resource_spans(shipment.service, vec![shipment.span.clone()]);
             let cluster = Value::StringValue(CLUSTERS[shipment.cluster].to_owned());

@@ -1,8 +1,8 @@
 //! What was sent held against what came out: the demo's judge, without sockets or clocks.
 //!
 //! The generator says which spans it is about to send and which the nodes have accepted; the backend says which spans
-//! came from which node. A span that was accepted must come out once, unchanged, and all spans of a trace from one
-//! node. A span whose request was never answered may come out or not: its sender was promised nothing.
+//! came from which node. Of a trace that is to be kept, every accepted span must come out once, unchanged, and all from one
+//! node; of one that is to be dropped, nothing; and where the rules leave it open, all or nothing. A span whose request was never answered may come out or not: its sender was promised nothing.
 //!
 //! Memory is bounded: beyond [`MAX_TRACES`] the oldest trace is judged as it stands and forgotten. What still comes of it
 //! later is counted apart, since nothing is known about it any more.
@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::rules::Outcome;
 use crate::model::{SpanId, TraceId};
 
 /// Most traces remembered: about seven minutes at 50 traces a second, 20 MB.
@@ -48,6 +49,19 @@ struct TraceRecord {
     /// Nodes that exported any of it, as bits.
     exporters: u8,
     assembled: bool,
+    outcome: Outcome,
+}
+
+impl TraceRecord {
+    /// It came out, or has to.
+    fn is_kept(&self) -> bool {
+        self.outcome == Outcome::Kept || self.exporters != 0
+    }
+
+    fn missing(&self) -> impl Iterator<Item = SpanId> {
+        let spans = if self.is_kept() { self.spans.as_slice() } else { &[] };
+        spans.iter().filter(|s| s.accepted && s.exported == 0).map(|s| s.id)
+    }
 }
 
 /// Something that must not be.
@@ -61,6 +75,8 @@ pub enum Difference {
     Split { trace: TraceId, nodes: Vec<usize> },
     /// Exported, but never sent, though of a trace of this run.
     Unexpected { span: SpanKey, node: usize },
+    /// Of a trace that all rules give up.
+    Kept { span: SpanKey, node: usize },
     /// Not the bytes that were sent.
     Altered { span: SpanKey, node: usize },
 }
@@ -77,10 +93,12 @@ pub struct Counts {
     pub exported: u64,
     /// Distinct spans that came to the backend.
     pub distinct: u64,
-    /// Accepted and not yet exported; those still so at the end are missing.
+    /// Accepted and not yet exported, of traces that are kept; those still so at the end are missing.
     pub on_the_way: u64,
     pub twice: u64,
     pub split_traces: u64,
+    /// Exported of traces that all rules give up.
+    pub kept_wrongly: u64,
     pub unexpected: u64,
     /// Of traces that this run never made: somebody else sends to its nodes.
     pub foreign: u64,
@@ -91,6 +109,8 @@ pub struct Counts {
     pub judged_missing: u64,
     /// Traces all of whose spans came out, from one node.
     pub whole_traces: u64,
+    /// Traces of which anything came out.
+    pub kept_traces: u64,
 }
 
 pub struct Checker {
@@ -121,8 +141,8 @@ impl Checker {
         }
     }
 
-    /// All spans of a trace, before the first of them is sent: ids and digests.
-    pub fn expect(&mut self, trace: TraceId, spans: impl IntoIterator<Item = (SpanId, u64)>) {
+    /// What must become of a trace and all its spans, before the first of them is sent: ids and digests.
+    pub fn expect(&mut self, trace: TraceId, outcome: Outcome, spans: impl IntoIterator<Item = (SpanId, u64)>) {
         while self.order.len() >= self.max_traces {
             self.judge_oldest();
         }
@@ -130,20 +150,19 @@ impl Checker {
             spans.into_iter().map(|(id, digest)| SpanRecord { id, digest, accepted: false, exported: 0 }).collect();
         self.counts.traces += 1;
         self.counts.sent += spans.len() as u64;
-        self.traces.insert(trace, TraceRecord { spans, ..TraceRecord::default() });
+        self.traces.insert(trace, TraceRecord { spans, outcome, ..TraceRecord::default() });
         self.order.push_back(trace);
     }
 
     /// A node has answered with success.
     pub fn accepted(&mut self, key: &SpanKey) {
-        let Some(span) = self.traces.get_mut(&key.trace).and_then(|t| t.spans.iter_mut().find(|s| s.id == key.span))
-        else {
-            return;
-        };
+        let Some(trace) = self.traces.get_mut(&key.trace) else { return };
+        let is_kept = trace.is_kept();
+        let Some(span) = trace.spans.iter_mut().find(|s| s.id == key.span) else { return };
         if !span.accepted {
             span.accepted = true;
             self.counts.accepted += 1;
-            if span.exported == 0 {
+            if span.exported == 0 && is_kept {
                 self.counts.on_the_way += 1;
             }
         }
@@ -162,11 +181,20 @@ impl Checker {
             }
             return false;
         };
-        let Some(span) = trace.spans.iter_mut().find(|s| s.id == key.span) else {
+        if !trace.spans.iter().any(|s| s.id == key.span) {
             self.counts.unexpected += 1;
             self.list(Difference::Unexpected { span: *key, node });
             return false;
-        };
+        }
+        if trace.exporters == 0 {
+            self.counts.kept_traces += 1;
+            if trace.outcome != Outcome::Kept {
+                // The rules left it open until now.
+                self.counts.on_the_way += trace.spans.iter().filter(|s| s.accepted).count() as u64;
+            }
+        }
+        let wrongly = trace.outcome == Outcome::Dropped;
+        let Some(span) = trace.spans.iter_mut().find(|s| s.id == key.span) else { return false };
         span.exported += 1;
         let (again, altered) = (span.exported > 1, span.digest != digest);
         if !again {
@@ -194,6 +222,10 @@ impl Checker {
             self.counts.twice += 1;
             self.list(Difference::Twice { span: *key, node });
         }
+        if wrongly {
+            self.counts.kept_wrongly += 1;
+            self.list(Difference::Kept { span: *key, node });
+        }
         if altered {
             self.counts.altered += 1;
             self.list(Difference::Altered { span: *key, node });
@@ -208,12 +240,11 @@ impl Checker {
 
     fn judge_oldest(&mut self) {
         let Some(trace) = self.order.pop_front() else { return };
-        for span in self.traces.remove(&trace).into_iter().flat_map(|t| t.spans) {
-            if span.accepted && span.exported == 0 {
-                self.counts.on_the_way -= 1;
-                self.counts.judged_missing += 1;
-                self.list(Difference::Missing(SpanKey { trace, span: span.id }));
-            }
+        let Some(record) = self.traces.remove(&trace) else { return };
+        for span in record.missing() {
+            self.counts.on_the_way -= 1;
+            self.counts.judged_missing += 1;
+            self.list(Difference::Missing(SpanKey { trace, span }));
         }
     }
 
@@ -240,11 +271,8 @@ impl Checker {
     /// What is wrong if nothing more comes: the first of each kind, at most [`MAX_LISTED`] in all; the counts say how many.
     pub fn differences(&self) -> Vec<Difference> {
         let missing = self.order.iter().flat_map(|trace| {
-            let spans = self.traces.get(trace).map(|t| t.spans.as_slice()).unwrap_or_default();
-            spans
-                .iter()
-                .filter(|s| s.accepted && s.exported == 0)
-                .map(|s| Difference::Missing(SpanKey { trace: *trace, span: s.id }))
+            let spans = self.traces.get(trace).into_iter().flat_map(TraceRecord::missing);
+            spans.map(|span| Difference::Missing(SpanKey { trace: *trace, span }))
         });
         self.differences.iter().cloned().chain(missing).take(MAX_LISTED).collect()
     }
@@ -253,9 +281,17 @@ impl Checker {
     #[cfg(test)]
     pub(super) fn flawless(&self) -> bool {
         let c = &self.counts;
-        let wrong =
-            [c.on_the_way, c.judged_missing, c.twice, c.split_traces, c.unexpected, c.altered, c.after_judgement];
-        wrong == [0; 7]
+        let wrong = [
+            c.on_the_way,
+            c.judged_missing,
+            c.twice,
+            c.split_traces,
+            c.kept_wrongly,
+            c.unexpected,
+            c.altered,
+            c.after_judgement,
+        ];
+        wrong == [0; 8]
     }
 }
 
@@ -275,7 +311,7 @@ mod tests {
     /// One trace of three spans, accepted.
     fn checker() -> Checker {
         let mut checker = Checker::new(RUN);
-        checker.expect(key(1, 0).trace, (1..=3).map(|s| (SpanId([s; 8]), u64::from(s))));
+        checker.expect(key(1, 0).trace, Outcome::Kept, (1..=3).map(|s| (SpanId([s; 8]), u64::from(s))));
         for span in 1..=3 {
             checker.accepted(&key(1, span));
         }
@@ -306,7 +342,7 @@ mod tests {
     #[test]
     fn a_span_that_was_never_accepted_may_come_or_not() {
         let mut c = Checker::new(RUN);
-        c.expect(key(1, 0).trace, [(SpanId([1; 8]), 1), (SpanId([2; 8]), 2)]);
+        c.expect(key(1, 0).trace, Outcome::Kept, [(SpanId([1; 8]), 1), (SpanId([2; 8]), 2)]);
         assert!(c.flawless());
         c.exported(0, &key(1, 1), 1);
         assert!(c.flawless());
@@ -348,11 +384,35 @@ mod tests {
     }
 
     #[test]
+    fn of_a_trace_that_the_rules_give_up_nothing_may_come_out() {
+        let mut c = Checker::new(RUN);
+        c.expect(key(1, 0).trace, Outcome::Dropped, [(SpanId([1; 8]), 1)]);
+        c.accepted(&key(1, 1));
+        assert!(c.flawless() && c.differences().is_empty());
+        c.exported(0, &key(1, 1), 1);
+        assert_eq!(c.differences(), [Difference::Kept { span: key(1, 1), node: 0 }]);
+        assert!(!c.flawless());
+    }
+
+    #[test]
+    fn where_the_rules_leave_it_open_all_comes_out_or_nothing() {
+        let mut c = Checker::new(RUN);
+        c.expect(key(1, 0).trace, Outcome::Either, [(SpanId([1; 8]), 1), (SpanId([2; 8]), 2)]);
+        c.accepted(&key(1, 1));
+        c.accepted(&key(1, 2));
+        assert!(c.flawless());
+        c.exported(0, &key(1, 1), 1);
+        assert_eq!((c.counts().on_the_way, c.differences()), (1, vec![Difference::Missing(key(1, 2))]));
+        c.exported(0, &key(1, 2), 2);
+        assert!(c.flawless() && c.differences().is_empty());
+    }
+
+    #[test]
     fn the_oldest_trace_is_judged_when_memory_is_full() {
         let mut c = checker();
         c.max_traces = 1;
         c.exported(0, &key(1, 1), 1);
-        c.expect(key(2, 0).trace, []);
+        c.expect(key(2, 0).trace, Outcome::Kept, []);
         assert_eq!((c.counts().judged_missing, c.counts().on_the_way), (2, 0));
         c.exported(0, &key(1, 2), 2);
         assert_eq!((c.counts().after_judgement, c.counts().unexpected), (1, 0));

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::backend::{CLUSTER_ATTRIBUTE, NODE_HEADER};
+use super::backend::NODE_HEADER;
 use super::places::{CLUSTERS, Place};
+use super::rules;
 use crate::certs::Authority;
 use crate::dns_zone::DnsZone;
 use crate::runtime::clock::unix_now;
@@ -133,10 +134,8 @@ receivers:
       http: {{endpoint: "{http}"}}
 processors:
   memory_limiter: {{limit_mib: 512, spike_limit_mib: 128}}
-  resource/cluster:
-    attributes:
-      - {{key: {CLUSTER_ATTRIBUTE}, value: {cluster}, action: upsert}}
   span_dedup: {{wait_duration: 5m}}
+{processors}
 exporters:
   otlp_http:
     endpoint: {backend}
@@ -165,13 +164,14 @@ extensions:
 service:
   extensions: [health_check]
   pipelines:
-    traces/local: {{receivers: [otlp], processors: [memory_limiter, resource/cluster], exporters: [mesh]}}
-    traces/owned: {{receivers: [mesh], processors: [span_dedup], exporters: [otlp_http]}}
+    traces/local: {{receivers: [otlp], processors: [memory_limiter], exporters: [mesh]}}
+    traces/owned: {{receivers: [mesh], processors: [span_dedup, cross_cluster, tail_sampling], exporters: [otlp_http]}}
   telemetry:
     logs: {{encoding: console}}
     metrics: {{address: "{metrics}"}}
   admin: {{endpoint: "{admin}"}}
 "#,
+        processors = rules::processors(),
         grpc = place.otlp_grpc,
         http = place.otlp_http,
         backend = around.backend,

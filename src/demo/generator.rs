@@ -184,12 +184,10 @@ impl Generator {
 
     fn make(&mut self, now: Tick) {
         let shipments = self.traffic.trace(unix_now());
-        let mut distinct = BTreeMap::new();
-        for shipment in &shipments {
-            distinct.entry(shipment.key()).or_insert_with(|| digest(&shipment.span));
-        }
-        if let Some(SpanKey { trace, .. }) = distinct.keys().next().copied() {
-            self.judge.checker().expect(trace, distinct.into_iter().map(|(key, digest)| (key.span, digest)));
+        let spans: Vec<_> = shipments.iter().filter(|s| !s.copy).map(|s| (s, !s.late)).collect();
+        if let Some(SpanKey { trace, .. }) = spans.first().map(|(shipment, _)| shipment.key()) {
+            let digests: Vec<_> = spans.iter().map(|(s, _)| (s.key().span, digest(&s.span))).collect();
+            self.judge.expect(trace, digests, &spans);
         }
         for shipment in shipments {
             self.outbox.put(now + shipment.after, shipment);
@@ -265,6 +263,7 @@ fn is_retryable(status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rules::Outcome;
     use super::*;
     use std::sync::atomic::AtomicUsize;
 
@@ -275,7 +274,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     fn shipment(cluster: usize, service: usize) -> Shipment {
-        Shipment { after: Duration::ZERO, cluster, service, span: Default::default() }
+        Shipment { after: Duration::ZERO, cluster, service, copy: false, late: false, span: Default::default() }
     }
 
     #[test]
@@ -309,7 +308,7 @@ mod tests {
         let judge = Judge::new(*b"demo-run", Clock::start());
         let mut traffic = Traffic::new(1, *b"demo-run");
         let key = traffic.trace(unix_now())[0].key();
-        judge.checker().expect(key.trace, [(key.span, 0)]);
+        judge.checker().expect(key.trace, Outcome::Kept, [(key.span, 0)]);
         let counters = Counters::default();
         deliver(&sender("/no"), vec![], &[key], &judge, &counters).await;
         assert_eq!((counters.given_up.load(Ordering::Relaxed), judge.checker().counts().accepted), (1, 0));

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::checker::{Checker, Counts, Difference};
+use super::decisions::Decisions;
 use super::generator::Sent;
 use super::nodes::State;
 use super::probe::NodeLedger;
@@ -19,6 +20,8 @@ pub struct Ledger {
     /// Spans that came out without the name of the cluster they came in at.
     pub unstamped: u64,
     pub nodes: Vec<NodeLine>,
+    /// What the nodes decided and measured, beside what it must be.
+    pub decisions: Decisions,
     pub first_trace: Option<FirstLine>,
     /// Pairs of clusters that are cut off from each other.
     pub partitions: Vec<[&'static str; 2]>,
@@ -86,6 +89,7 @@ pub fn judge(ledger: &Ledger, checker: &Checker, names: &[String], alone: bool) 
     count(b.on_the_way + b.judged_missing, "spans were accepted and never exported");
     count(b.twice, "spans were exported again");
     count(b.split_traces, "traces were split: their spans came from several nodes");
+    count(b.kept_wrongly, "spans were exported of traces that all rules give up");
     count(b.unexpected, "spans were exported that nobody sent");
     count(if alone { b.foreign } else { 0 }, "spans came out of traces that were never made");
     count(b.altered, "spans were changed on the way");
@@ -100,6 +104,10 @@ pub fn judge(ledger: &Ledger, checker: &Checker, names: &[String], alone: bool) 
         wrong.push("no trace of several clusters came out whole".to_owned());
     }
     ledger.nodes.iter().for_each(|node| judge_node(node, &mut wrong));
+    // What a killed node had counted is gone with it.
+    if ledger.nodes.iter().all(|node| node.kills == 0) && b.foreign == 0 {
+        wrong.extend(ledger.decisions.differences(b.accepted));
+    }
     wrong.extend(checker.differences().iter().map(|difference| sentence(difference, names)));
     Verdict { ok: wrong.is_empty(), differences: wrong }
 }
@@ -143,6 +151,7 @@ fn sentence(difference: &Difference, names: &[String]) -> String {
             format!("split: {trace} between {}", nodes.iter().map(name).collect::<Vec<_>>().join(" and "))
         }
         Difference::Unexpected { span, node } => format!("never sent: {span} from {}", name(node)),
+        Difference::Kept { span, node } => format!("to be dropped: {span} from {}", name(node)),
         Difference::Altered { span, node } => format!("changed: {span} from {}", name(node)),
     }
 }
@@ -150,6 +159,7 @@ fn sentence(difference: &Difference, names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::checker::SpanKey;
+    use super::super::rules::Outcome;
     use super::*;
     use crate::model::{SpanId, TraceId};
 
@@ -158,7 +168,7 @@ mod tests {
     /// A run of one span that went well.
     fn good() -> (Ledger, Checker) {
         let mut checker = Checker::new([7; 8]);
-        checker.expect(KEY.trace, [(KEY.span, 5)]);
+        checker.expect(KEY.trace, Outcome::Kept, [(KEY.span, 5)]);
         checker.accepted(&KEY);
         checker.exported(0, &KEY, 5);
         let own = NodeLedger { received_local: 1, exported: 1, balanced: true, ..NodeLedger::default() };
@@ -172,6 +182,7 @@ mod tests {
             bad_requests: 0,
             unstamped: 0,
             nodes: vec![node],
+            decisions: Decisions { decided_spans: 1, ..Decisions::default() },
             first_trace,
             partitions: Vec::new(),
             relay_forwarded: 0,
@@ -198,7 +209,7 @@ mod tests {
         checker.exported(0, &SpanKey { span: SpanId([9; 8]), ..KEY }, 0);
         checker.exported(0, &SpanKey { trace: TraceId([9; 16]), ..KEY }, 0);
         let missing = SpanKey { trace: TraceId([8; 16]), ..KEY };
-        checker.expect(missing.trace, [(missing.span, 1)]);
+        checker.expect(missing.trace, Outcome::Kept, [(missing.span, 1)]);
         checker.accepted(&missing);
         let found = verdict(&ledger, &checker);
         assert!(!found.ok);

@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod checker;
 mod control;
+pub mod decisions;
 pub mod files;
 pub mod generator;
 pub mod ledger;
@@ -18,6 +19,7 @@ pub mod nodes;
 pub mod places;
 pub mod probe;
 pub mod relay;
+pub mod rules;
 mod screen;
 pub mod showcase;
 pub mod traffic;
@@ -36,6 +38,7 @@ use tokio::task::JoinSet;
 use backend::{Backend, FirstTrace, Judge};
 use control::Control;
 pub use control::Order;
+use decisions::Decisions;
 use files::{Directory, Surroundings};
 use generator::{Generator, SentSoFar};
 use ledger::{FirstLine, Ledger, NodeLine, Verdict};
@@ -169,6 +172,8 @@ impl Demo {
             owner: nodes.get(first.owner).map(|node| node.id.clone()).unwrap_or_default(),
             seconds: first.after.as_secs_f64(),
         });
+        let traces: Vec<_> = views.iter().flatten().flat_map(|view| &view.traces).collect();
+        let decisions = Decisions::of(&traces, &self.judge.forecast());
         let name = |number: usize| CLUSTERS.get(number).copied().unwrap_or_default();
         let (relay_forwarded, relay_dropped) = self.relay.counts();
         Ledger {
@@ -178,6 +183,7 @@ impl Demo {
             bad_requests: self.judge.bad_requests(),
             unstamped: self.judge.unstamped(),
             nodes,
+            decisions,
             first_trace,
             partitions: self.relay.partitions().into_iter().map(|(a, b)| [name(a), name(b)]).collect(),
             relay_forwarded,

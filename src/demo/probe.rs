@@ -12,6 +12,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
 
+use super::decisions::TracesView;
+
 const TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
@@ -25,6 +27,7 @@ pub struct NodeLedger {
     pub forwarded: u64,
     pub exported: u64,
     pub duplicate: u64,
+    pub sampled_out: u64,
     pub dropped: BTreeMap<String, u64>,
     pub released: u64,
     pub in_flight: u64,
@@ -32,10 +35,11 @@ pub struct NodeLedger {
 }
 
 /// What is read of `/api/v1/status`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct NodeView {
     pub ledger: NodeLedger,
+    pub traces: Vec<TracesView>,
     pub mesh: Option<MeshView>,
 }
 

@@ -92,7 +92,7 @@ fn line(l: &Ledger) -> String {
     let members: Vec<String> = l.nodes.iter().map(|n| n.members.to_string()).collect();
     let b = &l.backend;
     format!(
-        "{:>5.0}s sent {} duplicates {} exported {} distinct {} on-the-way {} again {} split {} | traces {} | members {}",
+        "{:>5.0}s sent {} duplicates {} exported {} distinct {} on-the-way {} again {} split {} | traces {} | kept for {}; dropped {} | members {}",
         l.seconds,
         b.accepted,
         l.sent.planned.duplicates,
@@ -102,6 +102,8 @@ fn line(l: &Ledger) -> String {
         b.twice,
         b.split_traces,
         owners.join(" "),
+        kept_for(l),
+        l.decisions.dropped_traces.counted,
         members.join("/"),
     )
 }
@@ -110,9 +112,16 @@ fn cluster(id: &str) -> &str {
     id.split('/').next().unwrap_or(id)
 }
 
+/// Traces kept, by policy.
+fn kept_for(l: &Ledger) -> String {
+    let rules: Vec<String> =
+        l.decisions.rules.iter().map(|rule| format!("{} {}", rule.policy, rule.traces.counted)).collect();
+    rules.join(", ")
+}
+
 /// The block for a terminal.
 fn block(l: &Ledger) -> Vec<String> {
-    let (b, s) = (&l.backend, &l.sent.planned);
+    let (b, s, d) = (&l.backend, &l.sent.planned, &l.decisions);
     let mut lines = vec![
         String::new(),
         format!(
@@ -120,8 +129,13 @@ fn block(l: &Ledger) -> Vec<String> {
             l.seconds, b.accepted, s.traces, s.duplicates, s.late, s.orphans
         ),
         format!(
-            "           came out {}: {} distinct, {} again, {} on the way; {} traces whole, {} split",
-            b.exported, b.distinct, b.twice, b.on_the_way, b.whole_traces, b.split_traces
+            "           came out {}: {} distinct, {} again, {} on the way; {} traces kept, {} of them whole, {} split",
+            b.exported, b.distinct, b.twice, b.on_the_way, b.kept_traces, b.whole_traces, b.split_traces
+        ),
+        format!("           kept for {}; {} dropped", kept_for(l), d.dropped_traces.counted),
+        format!(
+            "           without their parent {} spans; after the verdict {} spans kept, {} dropped",
+            d.orphans.counted, d.late_kept_spans, d.late_dropped_spans
         ),
         format!(
             "  {:<20} {:<8} {:>7} {:>9} {:>9} {:>10} {:>9}",
@@ -133,6 +147,13 @@ fn block(l: &Ledger) -> Vec<String> {
         lines.push(format!(
             "  {:<20} {:<8} {:>7} {:>9} {:>9} {:>10} {:>9}",
             node.id, node.state, node.members, node.traces, node.exported, own.duplicate, own.in_flight
+        ));
+    }
+    for call in &d.calls {
+        let (p50, p99) = (call.p50_seconds * 1e3, call.p99_seconds * 1e3);
+        lines.push(format!(
+            "  {:<9} -> {:<9} {:>7} calls, p50 {p50:>6.0} ms, p99 {p99:>6.0} ms",
+            call.source, call.target, call.calls.counted
         ));
     }
     if b.foreign > 0 {
@@ -149,7 +170,10 @@ pub(super) fn closing(ledger: &Ledger, verdict: &Verdict) -> Vec<String> {
     let mut lines = block(ledger);
     lines.push(String::new());
     if verdict.ok {
-        lines.push("The ledger balances: every trace of the demo came out whole, once, from one node.".to_owned());
+        lines.push(
+            "The ledger balances: every trace that the rules keep came out whole, once, from one node, and no other."
+                .to_owned(),
+        );
     } else {
         lines.push("The ledger does not balance:".to_owned());
         lines.extend(verdict.differences.iter().map(|difference| format!("  {difference}")));
@@ -159,10 +183,19 @@ pub(super) fn closing(ledger: &Ledger, verdict: &Verdict) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decisions::{CallLine, Counted, Decisions, RuleLine};
     use super::super::generator::Sent;
     use super::super::ledger::NodeLine;
     use super::super::nodes::State;
+    use super::super::rules::Bounds;
     use super::*;
+
+    fn decisions() -> Decisions {
+        let calls = Counted { counted: 12, expected: Bounds::default() };
+        let call = CallLine { source: "us-east-1", target: "us-west-2", calls, p50_seconds: 0.31, p99_seconds: 1.5 };
+        let rule = RuleLine { policy: "errors", traces: Counted { counted: 5, expected: Bounds::default() } };
+        Decisions { rules: vec![rule], calls: vec![call], ..Decisions::default() }
+    }
 
     fn ledger() -> Ledger {
         Ledger {
@@ -172,6 +205,7 @@ mod tests {
             bad_requests: 0,
             unstamped: 0,
             nodes: vec![NodeLine::new("us-east-1/node-0".to_owned(), &State::Running, 0)],
+            decisions: decisions(),
             first_trace: None,
             partitions: vec![["us-east-1", "eu-west-1"]],
             relay_forwarded: 0,
@@ -184,6 +218,8 @@ mod tests {
         let lines = block(&ledger()).join("\n");
         assert!(lines.contains("us-east-1/node-0     running"));
         assert!(lines.contains("us-east-1 and eu-west-1 are cut off"));
+        assert!(lines.contains("kept for errors 5; 0 dropped"), "{lines}");
+        assert!(lines.contains("us-east-1 -> us-west-2      12 calls, p50    310 ms, p99   1500 ms"), "{lines}");
         assert!(line(&ledger()).starts_with("    3s sent 0 "));
     }
 

@@ -1,9 +1,9 @@
 //! The traffic of a small shop in three places, without sockets or clocks: which spans, when, to which node.
 //!
-//! A request runs API→Auth→User ⇒ Order→Inventory→Shipping ⇒ Payment→Billing, where ⇒ crosses into another cluster.
-//! Each call is a CLIENT span in the caller and a SERVER span in the callee, and each service sends to the node of its own
-//! cluster, as soon as its spans have ended. What makes a mesh sweat is mixed in: failed requests, spans that are sent
-//! again (half of them to another node), spans that come seconds late, spans whose parent is never sent.
+//! A request runs API→Auth→User ⇒ Order→Inventory→Shipping ⇒ Payment→Billing, where ⇒ crosses into another cluster; two
+//! in five only look around and end at User. Each call is a CLIENT span in the caller and a SERVER span in the callee, and each service sends to the node of its own
+//! cluster, as soon as its spans have ended. What makes a mesh sweat is mixed in: failed and slow requests, spans that are
+//! sent again (half of them to another node), spans that come seconds late, spans whose parent is never sent.
 //!
 //! Everything follows from the seed and the times that are handed in.
 
@@ -36,8 +36,15 @@ const SERVICES: [(&str, usize, &str); 8] = [
     ("billing", 2, "POST /invoices"),
 ];
 
-/// Shares of the trouble, in thousandths. Errors are of traces, the others of spans.
-const ERRORS: u64 = 10;
+/// Services of a request that only looks around: those of the first cluster.
+const LOOKING_AROUND: usize = 3;
+/// Extra work of a slow request.
+const SLOW: Duration = Duration::from_millis(1_200);
+
+/// Shares in thousandths. Requests that look around, errors and slow ones are of traces, the others of spans.
+const LOOKS_AROUND: u64 = 400;
+const ERRORS: u64 = 20;
+const SLOWNESS: u64 = 20;
 const DUPLICATES: u64 = 20;
 const LATE: u64 = 30;
 const ORPHANS: u64 = 5;
@@ -60,6 +67,7 @@ pub struct Planned {
     pub orphans: u64,
     /// Traces that failed.
     pub errors: u64,
+    pub slow: u64,
 }
 
 /// One span on its way to one node.
@@ -71,6 +79,10 @@ pub struct Shipment {
     pub cluster: usize,
     /// Index of the service that sends it.
     pub service: usize,
+    /// Sent again, for the owner to find out.
+    pub copy: bool,
+    /// It comes when its trace may be decided already.
+    pub late: bool,
     pub span: Span,
 }
 
@@ -81,12 +93,27 @@ impl Shipment {
         key.span.0.copy_from_slice(self.span.span_id.get(..8).unwrap_or(&[0; 8]));
         key
     }
+
+    /// Index of the cluster that its service runs in, wherever it is sent.
+    pub fn home(&self) -> usize {
+        SERVICES.get(self.service).map_or(0, |(_, cluster, _)| *cluster)
+    }
 }
 
-/// A fingerprint of everything in a span.
+/// A fingerprint of everything in a span but what an owner writes on those it keeps: marks, and the share that a trace
+/// stands for.
 pub fn digest(span: &Span) -> u64 {
-    xxh3_64(&span.encode_to_vec())
+    let is_mark = |key: &str| MARKS.iter().any(|mark| key.starts_with(mark));
+    if span.trace_state.is_empty() && !span.attributes.iter().any(|attribute| is_mark(&attribute.key)) {
+        return xxh3_64(&span.encode_to_vec());
+    }
+    let mut sent = Span { trace_state: String::new(), ..span.clone() };
+    sent.attributes.retain(|attribute| !is_mark(&attribute.key));
+    xxh3_64(&sent.encode_to_vec())
 }
+
+/// How the keys of an owner's marks begin.
+const MARKS: [&str; 2] = ["spanmesh.", "tailsampling."];
 
 /// Writes one trace after the other.
 pub struct Traffic {
@@ -134,16 +161,17 @@ impl Traffic {
             }
             let (_, cluster, _) = SERVICES[service];
             let mut after = Duration::from_nanos(span.end_time_unix_nano.saturating_sub(start.0));
-            if self.rng.chance(LATE) {
+            let late = self.rng.chance(LATE);
+            if late {
                 self.planned.late += 1;
                 after += Duration::from_millis(1_000 + self.rng.below(2_000));
             }
             self.planned.spans += 1;
-            shipments.push(Shipment { after, cluster, service, span });
+            shipments.push(Shipment { after, cluster, service, copy: false, late, span });
         }
         for i in 0..shipments.len() {
             if self.rng.chance(DUPLICATES) {
-                let mut copy = shipments[i].clone();
+                let mut copy = Shipment { copy: true, ..shipments[i].clone() };
                 copy.after += Duration::from_millis(50 + self.rng.below(950));
                 if self.rng.chance(500) {
                     self.planned.duplicates_elsewhere += 1;
@@ -159,14 +187,15 @@ impl Traffic {
 
     /// SERVER and CLIENT spans of the whole call, in its order, with the service that each belongs to.
     fn spans(&mut self, trace_id: &[u8; 16], start: UnixNanos) -> Vec<(usize, Span)> {
-        let times = self.times();
-        let failing = self.rng.chance(ERRORS).then(|| self.rng.below(SERVICES.len() as u64) as usize);
-        if failing.is_some() {
-            self.planned.errors += 1;
-        }
+        let services = if self.rng.chance(LOOKS_AROUND) { LOOKING_AROUND } else { SERVICES.len() };
+        let slow = self.rng.chance(SLOWNESS).then(|| self.rng.below(services as u64) as usize);
+        let times = self.times(services, slow);
+        let failing = self.rng.chance(ERRORS).then(|| self.rng.below(services as u64) as usize);
+        self.planned.slow += u64::from(slow.is_some());
+        self.planned.errors += u64::from(failing.is_some());
         let mut parent = Vec::new();
-        let mut spans = Vec::with_capacity(SERVICES.len() * 2 - 1);
-        for (i, (name, cluster, operation)) in SERVICES.iter().enumerate() {
+        let mut spans = Vec::with_capacity(services * 2 - 1);
+        for (i, (name, cluster, operation)) in SERVICES.iter().enumerate().take(services) {
             let at = times[i];
             let mut make = |kind: SpanKind, name: &str, (from, to): (Duration, Duration), peer: &str, failed: bool| {
                 let id = (self.rng.next() | 1).to_be_bytes().to_vec();
@@ -193,7 +222,7 @@ impl Traffic {
                 spans.push((i, span));
             };
             make(SpanKind::Server, operation, at.server, name, failing.is_some_and(|f| i <= f));
-            if let Some((callee, _, call)) = SERVICES.get(i + 1) {
+            if let Some((callee, _, call)) = SERVICES[..services].get(i + 1) {
                 let region = CLUSTERS[*cluster];
                 make(SpanKind::Client, call, at.client, &format!("{callee}.{region}"), failing.is_some_and(|f| i < f));
             }
@@ -214,9 +243,9 @@ impl Traffic {
         spans
     }
 
-    /// From the outside in, and back: a caller waits for its callee and for the way there and back.
-    fn times(&mut self) -> [Times; SERVICES.len()] {
-        let mut times = [Times::default(); SERVICES.len()];
+    /// From the outside in, and back: a caller waits for its callee and for the way there and back. `slow` works longer.
+    fn times(&mut self, services: usize, slow: Option<usize>) -> Vec<Times> {
+        let mut times = vec![Times::default(); services];
         let mut now = Duration::ZERO;
         let mut work = || Duration::from_micros(500 + self.rng.below(4_000));
         let hop = |i: usize| match (SERVICES[i].1, SERVICES[i + 1].1) {
@@ -226,13 +255,16 @@ impl Traffic {
         for (i, at) in times.iter_mut().enumerate() {
             at.server.0 = now;
             now += work();
-            if i + 1 < SERVICES.len() {
+            if slow == Some(i) {
+                now += SLOW;
+            }
+            if i + 1 < services {
                 at.client.0 = now;
                 now += hop(i);
             }
         }
-        for i in (0..SERVICES.len()).rev() {
-            if i + 1 < SERVICES.len() {
+        for i in (0..services).rev() {
+            if i + 1 < services {
                 now += hop(i);
                 times[i].client.1 = now;
             }
@@ -289,7 +321,8 @@ mod tests {
     #[test]
     fn a_trace_runs_through_all_services_and_crosses_clusters_twice() {
         let mut traffic = Traffic::new(1, *b"demo-run");
-        let spans = traffic.spans(&[1; 16], START);
+        let mut whole = || traffic.spans(&[1; 16], START);
+        let spans = std::iter::from_fn(|| Some(whole())).find(|spans| spans.len() > 5).unwrap();
         assert_eq!(spans.len(), 15);
         let by_id: BTreeMap<_, _> =
             spans.iter().map(|(service, span)| (span.span_id.clone(), (*service, span))).collect();
@@ -320,7 +353,8 @@ mod tests {
         let all: Vec<_> = (0..4_000).flat_map(|_| traffic.trace(START)).collect();
         let p = traffic.planned().clone();
         let share = |part: u64, of: u64| part as f64 / of as f64;
-        assert!((0.006..0.014).contains(&share(p.errors, p.traces)), "{p:?}");
+        assert!((0.014..0.026).contains(&share(p.errors, p.traces)), "{p:?}");
+        assert!((0.014..0.026).contains(&share(p.slow, p.traces)), "{p:?}");
         assert!((0.018..0.022).contains(&share(p.duplicates, p.spans)), "{p:?}");
         assert!((0.4..0.6).contains(&share(p.duplicates_elsewhere, p.duplicates)), "{p:?}");
         assert!((0.027..0.033).contains(&share(p.late, p.spans)), "{p:?}");

@@ -32,6 +32,7 @@ impl Site {
             mesh_extra: format!("    dns_server: {dns}\n    refresh_interval: 1s\n    failover_after: 2s"),
             tls: self.certificates.section(&node_id(cluster)),
             exporter_url: self.backend.url(),
+            ..NodeSpec::default()
         };
         NodeProcess::start(self.directory.path(), &spec).await
     }

@@ -27,7 +27,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("dns_zone", &[]),
     ("certs", &["model", "link", "runtime"]),
     ("load", &["model", "wire", "runtime"]),
-    ("demo", &["model", "wire", "config", "runtime", "certs", "dns_zone", "load"]),
+    ("demo", &["model", "wire", "logic", "config", "runtime", "certs", "dns_zone", "load"]),
     (
         "cli",
         &[

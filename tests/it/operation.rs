@@ -18,7 +18,7 @@ const SPANS: u64 = 300;
 
 /// A node that runs alone and exports to this URL.
 fn alone(exporter_url: String) -> NodeSpec<'static> {
-    NodeSpec { cluster: "east", seeds: vec![], mesh_extra: String::new(), tls: "{}".into(), exporter_url }
+    NodeSpec { cluster: "east", tls: "{}".into(), exporter_url, ..NodeSpec::default() }
 }
 
 async fn start(directory: &Path, backend: &Backend) -> NodeProcess {

@@ -22,7 +22,7 @@ async fn start(
     tls: String,
     backend: &Backend,
 ) -> NodeProcess {
-    let spec = NodeSpec { cluster, seeds, mesh_extra: String::new(), tls, exporter_url: backend.url() };
+    let spec = NodeSpec { cluster, seeds, tls, exporter_url: backend.url(), ..NodeSpec::default() };
     NodeProcess::start(directory, &spec).await
 }
 
@@ -98,6 +98,7 @@ async fn a_mesh_of_another_name_stays_apart_though_the_certificates_are_good() {
         mesh_extra: "    name: staging".into(),
         tls: certificates.section(&node_id("west")),
         exporter_url: backend.url(),
+        ..NodeSpec::default()
     };
     let other = NodeProcess::start(directory.path(), &other).await;
     eventually("the reason to be told", || async {

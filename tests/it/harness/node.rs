@@ -28,6 +28,7 @@ pub struct NodeProcess {
 }
 
 /// How a node of a test differs from the usual one.
+#[derive(Default)]
 pub struct NodeSpec<'a> {
     pub cluster: &'a str,
     /// The `seeds:` list.
@@ -37,6 +38,10 @@ pub struct NodeSpec<'a> {
     /// The `tls:` value, in flow style.
     pub tls: String,
     pub exporter_url: String,
+    /// Further lines of the `processors:` section.
+    pub processors: String,
+    /// Names of processors of the owned pipeline, behind `span_dedup`.
+    pub owned: String,
 }
 
 impl NodeProcess {
@@ -201,7 +206,8 @@ pub fn node_id(cluster: &str) -> NodeId {
 }
 
 fn configuration(id: &NodeId, spec: &NodeSpec<'_>) -> String {
-    let NodeSpec { cluster, seeds, mesh_extra, tls, exporter_url } = spec;
+    let NodeSpec { cluster, seeds, mesh_extra, tls, exporter_url, processors, owned } = spec;
+    let owned = if owned.is_empty() { String::new() } else { format!(", {owned}") };
     let seeds = serde_json::to_string(seeds).unwrap();
     format!(
         r#"
@@ -209,8 +215,8 @@ receivers:
   otlp: {{protocols: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: {{endpoint: "127.0.0.1:0"}}}}}}
 processors:
   memory_limiter: {{check_interval: 1s, limit_mib: 256, spike_limit_mib: 64}}
-  resource: {{attributes: [{{key: k8s.cluster.name, value: {cluster}, action: upsert}}]}}
   span_dedup: {{}}
+{processors}
 exporters:
   otlp_http: {{endpoint: "{exporter_url}", compression: none, headers: {{x-node: {id}}}}}
 extensions:
@@ -229,8 +235,8 @@ service:
   telemetry: {{metrics: {{address: "127.0.0.1:0"}}}}
   admin: {{endpoint: "127.0.0.1:0"}}
   pipelines:
-    traces/local: {{receivers: [otlp], processors: [memory_limiter, resource], exporters: [mesh]}}
-    traces/owned: {{receivers: [mesh], processors: [memory_limiter, span_dedup], exporters: [otlp_http]}}
+    traces/local: {{receivers: [otlp], processors: [memory_limiter], exporters: [mesh]}}
+    traces/owned: {{receivers: [mesh], processors: [memory_limiter, span_dedup{owned}], exporters: [otlp_http]}}
 "#
     )
 }
@@ -241,13 +247,32 @@ pub struct Mesh {
     certificates: Certificates,
     directory: TempDir,
     backend_url: String,
+    processors: String,
+    owned: String,
 }
 
 impl Mesh {
     pub async fn of<const N: usize>(clusters: [&str; N], backend: &Backend) -> Mesh {
+        Mesh::with_processors(clusters, backend, "", "").await
+    }
+
+    /// With these lines of the `processors:` section, and `owned` behind `span_dedup` in the owned pipeline.
+    pub async fn with_processors<const N: usize>(
+        clusters: [&str; N],
+        backend: &Backend,
+        processors: &str,
+        owned: &str,
+    ) -> Mesh {
         let directory = tempfile::tempdir().unwrap();
         let certificates = Certificates::in_directory(directory.path());
-        let mut mesh = Mesh { nodes: Vec::new(), certificates, directory, backend_url: backend.url() };
+        let mut mesh = Mesh {
+            nodes: Vec::new(),
+            certificates,
+            directory,
+            backend_url: backend.url(),
+            processors: processors.to_owned(),
+            owned: owned.to_owned(),
+        };
         for cluster in clusters {
             mesh.join(cluster).await;
         }
@@ -268,6 +293,8 @@ impl Mesh {
             mesh_extra: format!("    failover_after: 2s\n    {line}"),
             tls: self.certificates.section(&node_id(cluster)),
             exporter_url: self.backend_url.clone(),
+            processors: self.processors.clone(),
+            owned: self.owned.clone(),
         };
         self.nodes.push(NodeProcess::start(self.directory.path(), &spec).await);
         self.sees_active(self.nodes.len()).await;
