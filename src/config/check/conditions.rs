@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Check;
 use super::fields::{Choice, Fields, join};
-use super::policies::Left;
+use super::policies::{Left, MOST_PATTERNS};
 use crate::config::pattern;
 use crate::config::problem::Problem;
 use crate::config::scalar::Typed;
@@ -108,7 +108,11 @@ pub(super) fn string_attribute(check: &mut Check<'_>, policy: &Fields<'_>, left:
     let mut values = Vec::new();
     for (path, item, text) in block.scalars(check, "values", "a string") {
         if enabled_regex_matching {
-            let wrong = if left.pattern() { pattern::compile(&text).err() } else { Some(TOO_MANY_PATTERNS.to_owned()) };
+            let wrong = if left.pattern() {
+                pattern::compile(&text).err()
+            } else {
+                Some(format!("more than {MOST_PATTERNS} of them in one tail_sampling"))
+            };
             if let Some(wrong) = wrong {
                 let message = format!("no regular expression: {wrong}");
                 let problem = Problem::error(item.at, &join(&path), message).value(item.shown());
@@ -135,8 +139,6 @@ pub(super) fn string_attribute(check: &mut Check<'_>, policy: &Fields<'_>, left:
         invert_match: block.flag(check, "invert_match", false),
     }
 }
-
-const TOO_MANY_PATTERNS: &str = "more than 1000 of them in one tail_sampling";
 
 pub(super) fn boolean_attribute(check: &mut Check<'_>, policy: &Fields<'_>) -> PolicyKind {
     let block = policy.map(check, "boolean_attribute", &BOOLEAN_ATTRIBUTE);

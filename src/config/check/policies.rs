@@ -14,8 +14,8 @@ use crate::config::tree::{Node, Place};
 
 const DEEPEST: usize = 8;
 const MOST_POLICIES: usize = 1_000;
-/// Regular expressions of all policies together: each may take a few hundred kilobytes.
-const MOST_PATTERNS: usize = 1_000;
+/// Regular expressions of all policies together: each may take megabytes.
+pub(super) const MOST_PATTERNS: usize = 256;
 const LONGEST_NAME: usize = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,16 +81,26 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Takes one of `count`; says so, once for each list, when there are none left.
-    fn take(count: &mut usize) -> bool {
-        let some = *count > 0;
-        *count = count.saturating_sub(1);
+    /// Takes a policy. Says once if there are none left; what is beyond is not read.
+    fn policy(&mut self, check: &mut Check<'_>, at: Place, path: &[String]) -> bool {
+        let some = take(&mut self.policies);
+        if !some && !std::mem::replace(&mut self.told, true) {
+            let problem = Problem::error(at, &join(path), "too many policies");
+            check.say(problem.allowed(format!("at most {MOST_POLICIES}, with those inside of others")));
+        }
         some
     }
 
+    /// Takes a regular expression.
     pub(super) fn pattern(&mut self) -> bool {
-        Left::take(&mut self.patterns)
+        take(&mut self.patterns)
     }
+}
+
+fn take(count: &mut usize) -> bool {
+    let some = *count > 0;
+    *count = count.saturating_sub(1);
+    some
 }
 
 /// Where a policy stands.
@@ -127,12 +137,7 @@ pub(super) fn read(check: &mut Check<'_>, tail_sampling: &Fields<'_>) -> Vec<Pol
 fn list(check: &mut Check<'_>, parent: &Fields<'_>, key: &'static str, within: Within, left: &mut Left) -> Listed {
     let mut listed = Listed::default();
     for (index, (path, item)) in parent.list(check, key).into_iter().enumerate() {
-        if !Left::take(&mut left.policies) {
-            if !left.told {
-                left.told = true;
-                let problem = Problem::error(item.at, &join(&path), "too many policies");
-                check.say(problem.allowed(format!("at most {MOST_POLICIES}, with those inside of others")));
-            }
+        if !left.policy(check, item.at, &path) {
             break;
         }
         let (name, kind) = policy(check, item, path.clone(), index, within, left);
@@ -299,11 +304,11 @@ fn not(check: &mut Check<'_>, fields: &Fields<'_>, within: Within, left: &mut Le
         block.missing(check, KEY, "one policy, with `type` and the settings of its type");
         return None;
     };
-    if !Left::take(&mut left.policies) {
-        // The list that this policy stands in says so.
+    let path = block.path_of(KEY);
+    if !left.policy(check, item.at, &path) {
         return None;
     }
-    let (name, kind) = policy(check, item, block.path_of(KEY), 0, within.below(Type::Not), left);
+    let (name, kind) = policy(check, item, path, 0, within.below(Type::Not), left);
     let ((name, _), kind) = (name?, kind?);
     Some(PolicyKind::Not(Box::new(PolicySettings { name, kind })))
 }

@@ -140,14 +140,9 @@ pub(super) fn tail_sampling(check: &mut Check<'_>, node: &Node, at: Place, path:
     }
 }
 
-/// The Collector's 0 turns a cache off; here verdicts are always remembered.
+/// 0 turns a cache of the Collector's off. Here verdicts are always remembered, and 0 leaves it to the buffer how many.
 fn cache_size(check: &mut Check<'_>, cache: &Fields<'_>, key: &'static str) -> usize {
-    let size = cache.count(check, key, 0, (0, MOST_TRACES));
-    if size == 0 && cache.get(key).is_some() {
-        let message = format!("`{key}: 0` does not turn the cache off: it then grows with the open traces");
-        check.say(Problem::note(cache.place(key), &join(&cache.path_of(key)), message));
-    }
-    to_usize(size)
+    to_usize(cache.count(check, key, 0, (0, MOST_TRACES)))
 }
 
 fn marks(check: &mut Check<'_>, fields: &Fields<'_>) -> SamplingMarks {

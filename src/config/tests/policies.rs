@@ -366,14 +366,20 @@ fn policies_are_bounded_in_depth_and_number() {
     // A list within a list draws from the same number.
     let shown = shown(&list(600, "type: and, and: {and_sub_policy: [{type: trace_flags}]}"));
     assert_eq!(shown.matches("too many policies").count(), 1, "{shown}");
+    let negated = list(501, "type: not, not: {not_sub_policy: {type: trace_flags}}");
+    assert_eq!(said(&negated).len(), 1);
+    let last = format!("[{} {{name: n, type: not, not: {{not_sub_policy: {{type: trace_flags}}}}}}]", {
+        (0..999).map(|n| format!("{{name: p{n}, type: trace_flags}},")).collect::<String>()
+    });
+    assert!(said(&node(&last))[0].contains("too many policies"));
     // As do regular expressions.
-    let many = (0..1_001).map(|n| format!("'x{n}',")).collect::<String>();
+    let many = (0..257).map(|n| format!("'x{n}',")).collect::<String>();
     let text = format!(
         "[{{name: p, type: string_attribute, string_attribute: {{key: k, enabled_regex_matching: true, values: [{many}]}}}}]"
     );
     let told = said(&node(&text));
     assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("more than 1000 of them"));
+    assert!(told[0].contains("more than 256 of them"));
 }
 
 #[test]
@@ -382,7 +388,7 @@ fn no_change_of_a_policy_makes_the_loader_panic() {
     let from = text.find("  tail_sampling:").unwrap();
     let until = text.find("exporters:").unwrap();
     let marks = [b'{', b'[', b'&', b'*', b'"', b':', b'-', b'$', b'0', b'\t'];
-    for (index, byte) in (from..until).step_by(7).zip(marks.iter().cycle()) {
+    for (index, byte) in (from..until).step_by(37).zip(marks.iter().cycle()) {
         let mut bytes = text.as_bytes().to_vec();
         bytes[index] = *byte;
         let _ = load_text(&String::from_utf8_lossy(&bytes)).map_err(|p| p.to_string().len());

@@ -165,7 +165,7 @@ fn values_that_make_no_sense_are_refused_with_what_would() {
         (tail("num_workers: 4"), "`num_workers` has no effect"),
         (tail("num_shards: 4"), "`num_shards` has no effect"),
         (tail("tail_storage: x"), "`tail_storage` is not supported yet"),
-        (tail("decision_cache: {sampled_cache_size: 0}"), "does not turn the cache off"),
+        (tail("decision_cache: {sampled_cache_size: -1}"), "`sampled_cache_size` is a number"),
         (tail("decision_cache: {sampled: 5}"), "unknown key `sampled`"),
         (tail("wait_duration: 5s"), "`wait_duration` belongs under processors.span_dedup"),
         ("tail_sampling: ".to_owned(), "`policies` is required"),
