@@ -41,11 +41,18 @@ impl<'a> Attribute<'a> {
     fn read(message: &'a [u8]) -> Option<Attribute<'a>> {
         let mut reader = Reader::new(message);
         let (mut key, mut value): (&[u8], &[u8]) = (&[], &[]);
+        // What all encoders write.
+        if reader.next_is([KEY as u8]) {
+            key = reader.bytes().ok()?;
+        }
+        if reader.next_is([VALUE as u8]) {
+            value = reader.bytes().ok()?;
+        }
         while let Some(tag) = reader.tag().ok()? {
             match tag {
                 KEY => key = reader.bytes().ok()?,
                 VALUE => value = reader.bytes().ok()?,
-                _ => reader.skip(tag).ok()?,
+                _ => pass(&mut reader, tag)?,
             }
         }
         Some(Attribute { key, value })
@@ -74,10 +81,21 @@ pub fn span_fields(span: &[u8]) -> impl Iterator<Item = SpanField<'_>> {
                     return Some(SpanField::TraceState(text));
                 }
                 FLAGS => return reader.fixed32().ok().map(SpanField::Flags),
-                _ => reader.skip(tag).ok()?,
+                _ => pass(&mut reader, tag)?,
             }
         }
     })
+}
+
+/// Steps over a field. Most of a span's are of these two types, and a call for each of them would be half the work.
+#[inline(always)]
+fn pass(reader: &mut Reader<'_>, tag: u32) -> Option<()> {
+    match tag & 7 {
+        LEN if tag > LEN => reader.bytes().map(drop),
+        FIXED64 if tag > FIXED64 => reader.fixed64().map(drop),
+        _ => reader.skip(tag),
+    }
+    .ok()
 }
 
 /// Attributes of an encoded `Resource`, in their order, values unread; a key may come twice.
@@ -107,7 +125,7 @@ fn raw_attributes(message: &[u8], field: u32) -> impl Iterator<Item = Attribute<
             if tag == field {
                 return Attribute::read(reader.bytes().ok()?);
             }
-            reader.skip(tag).ok()?;
+            pass(&mut reader, tag)?;
         }
     })
 }
@@ -152,7 +170,7 @@ fn last_text(span: &[u8], field: u32) -> &str {
         if tag == field {
             let Ok(text) = reader.bytes() else { break };
             found = text;
-        } else if reader.skip(tag).is_err() {
+        } else if pass(&mut reader, tag).is_none() {
             break;
         }
     }
@@ -167,7 +185,7 @@ pub fn span_flags(span: &[u8]) -> u32 {
         if tag == FLAGS {
             let Ok(flags) = reader.fixed32() else { break };
             found = flags;
-        } else if reader.skip(tag).is_err() {
+        } else if pass(&mut reader, tag).is_none() {
             break;
         }
     }

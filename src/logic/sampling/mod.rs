@@ -9,8 +9,11 @@
 //! 4. an inverted yes, if no policy said no (a `drop` policy that did not fit did): it stays;
 //! 5. otherwise it goes.
 //!
-//! The second and the fourth are deprecated there, and so is writing policies that need them: within `and`, `drop`, `not`
-//! and `composite` an inverted vote is a vote like others, and `drop` says plainly what an inverted no says by the way.
+//! The second and the fourth are what its documentation says. It has deprecated them, and counts inverted votes as votes
+//! like others from v0.156 on; configurations that were written before are why they are here. Within `and`, `drop`, `not`
+//! and `composite` an inverted vote always was a vote like others, and `drop` says plainly what an inverted no says by
+//! the way.
+//!
 //! `drop` policies are asked first, in their order, and the first that fits ends the asking. With
 //! `sample_on_first_match` the first yes among the others ends it too; the votes given so far are then weighed as always,
 //! so that an inverted no in front of it still wins.

@@ -1,7 +1,8 @@
 //! Whether a text is among those that a policy names: literally, or by a pattern.
 //!
 //! All patterns of a policy are one automaton that looks at the text once. Patterns are searched for anywhere in the
-//! text, as Go's `MatchString` does; who means the whole says `^...$`. Their time is linear in the text, whatever the
+//! text, as Go's `MatchString` does; who means the whole says `^...$`. The syntax is Go's but for classes: `\d`, `\w`, `\s`
+//! and `\b` know all of Unicode here and only ASCII there. Their time is linear in the text, whatever the
 //! pattern: that is why no other kind of engine would do.
 //!
 //! What was found is remembered for as many texts as the policy's `cache_max_size` says, but for no more than
