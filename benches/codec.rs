@@ -12,10 +12,14 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
-use spanmesh::config::settings::{ActionKind, AttributeSource, AttributeValue, ResourceAction, ResourceSettings};
+use spanmesh::config::settings::{
+    ActionKind, AttributeSource, AttributeValue, ProbabilisticSamplerSettings, ResourceAction, ResourceSettings,
+    SamplerMode,
+};
 use spanmesh::load::payload::{Payload, Shape};
-use spanmesh::model::{Spans, UnixNanos};
-use spanmesh::wire::{Limits, ResourceEdits, edit_resources, json, regroup, select, walk};
+use spanmesh::logic::sampler::{Decision, Sampler};
+use spanmesh::model::{SpanEntry, Spans, UnixNanos};
+use spanmesh::wire::{Limits, ResourceEdits, SpanEdits, edit_resources, json, regroup, rewrite, select, walk};
 
 const SPANS: usize = 512;
 const REQUESTS: usize = 16;
@@ -62,6 +66,13 @@ fn measure(name: &str, shape: Shape) {
     }
     row("edit resources, 3 upserts", per_span(&walked, |spans| drop(black_box(edit_resources(spans, &edits)))));
     row("select every tenth", per_span(&walked, |spans| drop(black_box(select(spans, |i| i % 10 == 0)))));
+    for percent in [10.0, 100.0] {
+        let sampler = sampler(percent);
+        row(
+            &format!("probabilistic_sampler, {percent} %"),
+            per_span(&walked, |spans| drop(black_box(sampled(spans, &sampler)))),
+        );
+    }
 
     let mut texts: Vec<Vec<u8>> = vec![Vec::new(); REQUESTS];
     requests.iter().zip(&mut texts).for_each(|(request, text)| json::encode(request, text).unwrap());
@@ -96,6 +107,25 @@ fn edits() -> ResourceEdits {
             upsert("cloud.region", "us-east-1"),
             upsert("service.name", "checkout"),
         ],
+    })
+}
+
+fn sampler(percent: f64) -> Sampler {
+    Sampler::new(&ProbabilisticSamplerSettings {
+        sampling_percentage: percent,
+        mode: SamplerMode::Proportional,
+        sampling_precision: 4,
+        fail_closed: true,
+    })
+}
+
+/// What is kept, with its threshold written.
+fn sampled(spans: &Spans, sampler: &Sampler) -> Spans {
+    let decide = |span: &SpanEntry| sampler.decide(&span.trace_id, span.body().of(&spans.bytes));
+    let decisions: Vec<Decision> = spans.spans.iter().map(decide).collect();
+    rewrite(spans, |index| {
+        let decision = &decisions[index];
+        decision.keep.then(|| SpanEdits { trace_state: decision.trace_state.as_deref(), attributes: &[] })
     })
 }
 

@@ -1,11 +1,13 @@
 //! `probabilistic_sampler`: keeps a share of the traces, span by span.
 //!
-//! No waiting and no memory: whether a span is kept follows from its trace id and its tracestate alone, so spans of one
-//! trace get the same answer on every node and in every batch. The decisions are those of the Collector's processor of
-//! the same name, bit by bit, because it may stand in front, behind or beside this one with the same settings: FNV-1a
-//! over seed and trace id cut to 14 bits (`hash_seed`), or the 56 bits of [`threshold`](super::sampling::threshold)
-//! against a threshold that is multiplied with (`proportional`) or raised to (`equalizing`) what the span says of the
-//! stages before. Its percentages are 32-bit floats, and so they are here.
+//! No waiting and no memory: whether a span is kept follows from its trace id, its tracestate and one attribute, so it
+//! gets the same answer on every node and in every batch, and so do all spans of a trace that were sampled alike before.
+//!
+//! The decisions are those of the Collector's processor of the same name, bit by bit, because that may stand in front,
+//! behind or beside this one with the same settings: FNV-1a over seed and trace id cut to 14 bits (`hash_seed`), or the
+//! 56 bits of [`threshold`](super::sampling::threshold) against a threshold that is multiplied with (`proportional`) or
+//! raised to (`equalizing`) what the span says of the stages before. Its percentages are 32-bit floats, and so they are
+//! here.
 //!
 //! Three things of that processor may surprise, and are kept on purpose:
 //! - Every mode writes the threshold, and `hash_seed` its hash as explicit randomness too: later stages then decide
