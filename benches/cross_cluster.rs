@@ -30,7 +30,11 @@ fn main() {
     let headers: Vec<Header> = (0..4).map(|n| header(&format!("cluster-{}", n % 2), n)).collect();
     for spans in [100, 1_000, 32_000] {
         let (links, observe) = measure(32_000 / spans, |n| trace(n, spans, &headers));
-        println!("{:>44} {links:>14.1} {observe:>14.1} {:>14.1}", format!("{spans} spans, 2 clusters"), links + observe);
+        println!(
+            "{:>44} {links:>14.1} {observe:>14.1} {:>14.1}",
+            format!("{spans} spans, 2 clusters"),
+            links + observe
+        );
     }
 }
 

@@ -130,7 +130,10 @@ impl Mesh {
         });
         let discovery = (endpoint.is_some() && !settings.seeds.is_empty())
             .then(|| Discovery::start(settings.seeds.clone(), settings.dns_server, settings.refresh_interval));
+        let stamp = wire::ClusterStamp::new(me.cluster.as_str());
         let core = Arc::new(Core {
+            limits: stamp.limits(limits),
+            stamp,
             me: me.clone(),
             boot,
             settings,
@@ -138,7 +141,6 @@ impl Mesh {
             clock,
             budget,
             ledger,
-            limits,
             owned,
             endpoint: endpoint.clone(),
             socket,

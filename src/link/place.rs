@@ -24,7 +24,7 @@ use super::shared::{Core, Table};
 use crate::logic::ring::MemberIndex;
 use crate::logic::route::{Route, route};
 use crate::model::{Batch, DropReason, Fate, Holder, Reason, Receipt, Refusal, Spans, Tick};
-use crate::wire;
+use crate::wire::{self, ResourceEdits, Stamping};
 
 /// Parts above this are cut, so that no local request makes a batch that takes long on a slow link.
 const MAX_PART: usize = 1 << 20;
@@ -80,9 +80,15 @@ impl Core {
         if self.stop.is_cancelled() || (self.is_leaving() && !batch.receipt.is_accepted()) {
             return self.not_now(batch, Reason::ShuttingDown);
         }
+        // What peers send was stamped where it was taken in.
+        let stamping = if batch.hops == 0 { self.stamp.look(&batch.spans) } else { Stamping::default() };
+        if stamping.conflicting_spans > 0 {
+            self.counts.add(|counts| &counts.cluster_conflict_spans, stamping.conflicting_spans);
+        }
+        let edits = stamping.needed.then(|| self.stamp.edits());
         for _ in 0..TRIES {
             let table = self.table.load();
-            match self.place_by(&table, batch) {
+            match self.place_by(&table, batch, edits) {
                 Ok(()) => return,
                 Err(again) => batch = again,
             }
@@ -92,13 +98,17 @@ impl Core {
 
     /// `Err`: the table is out of date, nothing has been done.
     #[allow(clippy::result_large_err, reason = "the batch goes back by value to be placed again, which is rare")]
-    fn place_by(self: &Arc<Self>, table: &Table, batch: Batch) -> Result<(), Batch> {
+    fn place_by(self: &Arc<Self>, table: &Table, mut batch: Batch, edits: Option<&ResourceEdits>) -> Result<(), Batch> {
         let (route, over_the_limit) = route(&table.ring, table.me, &batch.spans, batch.hops);
         if over_the_limit {
             self.counts.add(|counts| &counts.hop_limit_spans, batch.spans.len() as u64);
         }
         let parts = match route {
             Route::Mine => {
+                if let Some(edits) = edits {
+                    batch.spans = wire::edit_resources(&batch.spans, edits);
+                    batch.held.resize(batch.spans.bytes.len());
+                }
                 self.keep(batch);
                 return Ok(());
             }
@@ -106,14 +116,13 @@ impl Core {
                 self.not_now(batch, Reason::NoOwner);
                 return Ok(());
             }
-            Route::Whole(owner) if batch.spans.bytes.len() <= MAX_PART => {
-                let mut parts = SmallVec::<[(MemberIndex, Spans); 4]>::new();
-                parts.push((owner, batch.spans.clone()));
-                parts
-            }
             Route::Whole(owner) => {
-                let mut parts = SmallVec::new();
-                cut(owner, batch.spans.clone(), &mut parts);
+                let mut parts = SmallVec::<[(MemberIndex, Spans); 4]>::new();
+                let spans = match edits {
+                    Some(edits) => wire::edit_resources(&batch.spans, edits),
+                    None => batch.spans.clone(),
+                };
+                cut(owner, spans, &mut parts);
                 parts
             }
             Route::Split { owners, .. }
@@ -124,7 +133,7 @@ impl Core {
             }
             Route::Split { group_of, owners } => {
                 let mut parts = SmallVec::new();
-                for part in wire::regroup(&batch.spans, &group_of, owners.len() as u16, None) {
+                for part in wire::regroup(&batch.spans, &group_of, owners.len() as u16, edits) {
                     if let Some(owner) = owners.get(usize::from(part.group)) {
                         if Some(*owner) == table.me {
                             parts.push((*owner, part.spans));

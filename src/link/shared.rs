@@ -102,6 +102,7 @@ pub(super) struct MeshCounts {
     pub(super) rerouted_spans: AtomicU64,
     pub(super) ring_changes: AtomicU64,
     pub(super) gossip_dropped: AtomicU64,
+    pub(super) cluster_conflict_spans: AtomicU64,
     /// Second of the node's clock in which a failed handshake was last told to the log.
     told_at: AtomicU64,
 }
@@ -128,7 +129,10 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     pub(super) budget: Budget,
     pub(super) ledger: Arc<Ledger>,
+    /// Of what peers send.
     pub(super) limits: wire::Limits,
+    /// This node's cluster, for what local senders bring.
+    pub(super) stamp: wire::ClusterStamp,
     pub(super) owned: Arc<dyn Consume>,
     pub(super) endpoint: Option<Endpoint>,
     pub(super) socket: Option<SocketReport>,

@@ -59,6 +59,8 @@ pub struct MeshStatus {
     pub dials_failed: u64,
     /// Membership messages dropped because this node was behind.
     pub gossip_dropped: u64,
+    /// Spans of local senders whose resource named another cluster than this node's.
+    pub cluster_conflict_spans: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -187,6 +189,7 @@ pub(super) fn status(core: &Core) -> MeshStatus {
         handshakes_turned_away: count(&core.counts.handshakes_turned_away),
         dials_failed: count(&core.counts.dials_failed),
         gossip_dropped: count(&core.counts.gossip_dropped),
+        cluster_conflict_spans: count(&core.counts.cluster_conflict_spans),
         seeds: Vec::new(),
         dials: Vec::new(),
     }

@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use crate::model::{SpanEntry, SpanId, Spans, TraceId, UnixNanos};
 use crate::wire::attributes::{Value, resource_attributes};
+pub use crate::wire::stamp::CLUSTER_KEY;
 
-/// The resource attribute that names a span's cluster; the origin stamps it.
-pub const CLUSTER_KEY: &str = "k8s.cluster.name";
 const SERVICE_KEY: &str = "service.name";
 
 /// What stands above a span: its resource and its scope. Equal headers are one (see `traces::headers`).

@@ -14,9 +14,12 @@ use smallvec::{SmallVec, smallvec};
 
 use super::key_value::{KEY, VALUE, fields, key_of, put_value};
 use super::reader::{LEN, Reader, put_bytes, put_head, tag};
-use crate::config::settings::{ActionKind, AttributeSource, ResourceSettings};
+use super::stamp::{CLUSTER_KEY, Named, ORIGINAL_KEY};
+use crate::config::settings::{ActionKind, AttributeSource, AttributeValue, ResourceSettings};
 
 const ATTRIBUTE: u32 = tag(1, LEN);
+/// Of an `AnyValue`.
+const STRING: u32 = tag(1, LEN);
 
 /// Compiled [`ResourceSettings`]: values are encoded already.
 #[derive(Clone, Debug)]
@@ -33,7 +36,16 @@ struct Edit {
 #[derive(Clone, Debug)]
 enum Kind {
     Delete,
-    Set { if_absent: bool, if_present: bool, source: Source },
+    Set {
+        if_absent: bool,
+        if_present: bool,
+        source: Source,
+    },
+    /// See [`super::stamp`].
+    Stamp {
+        text: Box<[u8]>,
+        value: Box<[u8]>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +97,14 @@ impl ResourceEdits {
         ResourceEdits { edits: edits.collect() }
     }
 
+    /// The edits of a [`super::ClusterStamp`].
+    pub(super) fn stamp(cluster: &str) -> ResourceEdits {
+        let mut value = Vec::new();
+        put_value(&mut value, &AttributeValue::String(cluster.to_owned()));
+        let kind = Kind::Stamp { text: cluster.as_bytes().into(), value: value.into() };
+        ResourceEdits { edits: vec![Edit { key: CLUSTER_KEY.as_bytes().into(), kind }] }
+    }
+
     /// Appends the edited body to `out`. `parts` is the body of a `Resource` as the walker found it.
     pub(super) fn apply<'a>(&'a self, parts: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
         let mut items = Vec::with_capacity(24);
@@ -103,31 +123,76 @@ impl ResourceEdits {
 impl Edit {
     fn apply<'a>(&'a self, items: &mut Vec<Item<'a>>) {
         let key = &*self.key;
-        let (if_absent, if_present, source) = match &self.kind {
-            Kind::Delete => return remove(items, key),
-            Kind::Set { if_absent, if_present, source } => (*if_absent, *if_present, source),
-        };
-        let value = match source {
-            Source::Value(value) => smallvec![&**value],
-            Source::Attribute(from) => match items.iter().find(|item| item.is(from)) {
-                Some(item) => item.value(),
-                None => return,
-            },
-        };
-        match items.iter().position(|item| item.is(key)) {
-            None if if_absent => {
-                items.push(Item::Attribute { key, field: &[], body: &[], written: Some(value) });
+        match &self.kind {
+            Kind::Delete => remove(items, key),
+            Kind::Set { if_absent, if_present, source } => {
+                let value = match source {
+                    Source::Value(value) => smallvec![&**value],
+                    Source::Attribute(from) => match items.iter().find(|item| item.is(from)) {
+                        Some(item) => item.value(),
+                        None => return,
+                    },
+                };
+                set(items, key, value, *if_absent, *if_present);
             }
-            Some(at) if if_present => {
-                let (first, others) = items.split_at_mut(at + 1);
-                remove(others, key);
-                if let Some(Item::Attribute { written, .. }) = first.last_mut() {
-                    *written = Some(value);
+            Kind::Stamp { text, value } => {
+                let (mut named, mut others) = (false, None);
+                for item in items.iter().filter(|item| item.is(key)) {
+                    named = true;
+                    if !is_text(&item.value(), text) {
+                        others = others.or_else(|| Some(item.value()));
+                    }
                 }
+                if named && others.is_none() {
+                    return;
+                }
+                if let Some(original) = others {
+                    set(items, ORIGINAL_KEY.as_bytes(), original, true, true);
+                }
+                set(items, key, smallvec![&**value], true, true);
             }
-            _ => {}
         }
     }
+}
+
+fn set<'a>(items: &mut Vec<Item<'a>>, key: &'a [u8], value: Value<'a>, if_absent: bool, if_present: bool) {
+    match items.iter().position(|item| item.is(key)) {
+        None if if_absent => items.push(Item::Attribute { key, field: &[], body: &[], written: Some(value) }),
+        Some(at) if if_present => {
+            let (first, others) = items.split_at_mut(at + 1);
+            remove(others, key);
+            if let Some(Item::Attribute { written, .. }) = first.last_mut() {
+                *written = Some(value);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What a resource says under `key`: nothing, this text, or something else too.
+pub(super) fn named<'a>(parts: impl Iterator<Item = &'a [u8]>, key: &[u8], text: &[u8]) -> Named {
+    let mut found = Named::Nothing;
+    for (tag, _, body) in parts.flat_map(fields) {
+        if tag == ATTRIBUTE && key_of(body) == key {
+            if !is_text(&values_of(body), text) {
+                return Named::Other;
+            }
+            found = Named::Same;
+        }
+    }
+    found
+}
+
+/// Whether a value is a string and nothing else.
+fn is_text(value: &Value<'_>, text: &[u8]) -> bool {
+    let mut said = value.iter().flat_map(|part| fields(part));
+    let first = said.next();
+    first.is_some_and(|(tag, _, body)| tag == STRING && body == text) && said.next().is_none()
+}
+
+/// Two value fields merge, and concatenation is that merge.
+fn values_of(key_value: &[u8]) -> Value<'_> {
+    fields(key_value).filter(|(tag, ..)| *tag == VALUE).map(|(.., value)| value).collect()
 }
 
 fn remove(items: &mut [Item<'_>], key: &[u8]) {
@@ -166,10 +231,7 @@ impl<'a> Item<'a> {
         match self {
             Item::Raw(_) => Value::new(),
             Item::Attribute { written: Some(value), .. } => value.clone(),
-            // Two value fields merge, and concatenation is that merge.
-            Item::Attribute { body, .. } => {
-                fields(body).filter(|(tag, ..)| *tag == VALUE).map(|(.., value)| value).collect()
-            }
+            Item::Attribute { body, .. } => values_of(body),
         }
     }
 

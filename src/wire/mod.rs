@@ -13,6 +13,7 @@ pub mod reply;
 mod rewrite;
 mod schema;
 pub mod span_edit;
+pub mod stamp;
 #[cfg(test)]
 mod tests;
 pub mod walk;
@@ -21,4 +22,5 @@ pub use edit::ResourceEdits;
 pub use regroup::{Part, edit_resources, most_bytes, regroup, select};
 pub use rewrite::rewrite;
 pub use span_edit::SpanEdits;
+pub use stamp::{ClusterStamp, Stamping};
 pub use walk::{Limits, Rejected, Walked, WireError, walk};

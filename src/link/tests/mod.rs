@@ -22,6 +22,7 @@ use super::tls::Identities;
 use crate::certs::Authority;
 use crate::config::settings::{Advertise, LinkCompression, MeshSecurity, MeshSettings, Seed};
 use crate::logic::membership::Identity;
+use crate::logic::trace::headers_of;
 use crate::model::{Batch, BootId, Budget, Fate, NodeId, Reason, Refusal, Spans, TraceId};
 use crate::pipeline::{Consume, Ledger, Source};
 use crate::runtime::clock::{Clock, unix_now};
@@ -149,6 +150,8 @@ impl Node {
 struct Sink {
     /// How often each span came.
     seen: Arc<Mutex<BTreeMap<(TraceId, u64), u32>>>,
+    /// Clusters that the resources name, of each span's number.
+    clusters: Arc<Mutex<BTreeMap<u64, String>>>,
     /// So many batches are refused first.
     refusals: Arc<AtomicU32>,
 }
@@ -171,8 +174,12 @@ impl Consume for Sink {
         }
         let Batch { spans, mut receipt, .. } = batch;
         receipt.accept();
+        let headers = headers_of(&spans);
         for span in &spans.spans {
-            *self.seen.lock().unwrap().entry((span.trace_id, u64::from_be_bytes(span.span_id.0) - 1)).or_default() += 1;
+            let number = u64::from_be_bytes(span.span_id.0) - 1;
+            *self.seen.lock().unwrap().entry((span.trace_id, number)).or_default() += 1;
+            let cluster = headers[span.scope as usize].cluster.to_string();
+            self.clusters.lock().unwrap().insert(number, cluster);
         }
         receipt.resolve(Fate::Exported);
     }

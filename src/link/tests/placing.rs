@@ -308,3 +308,27 @@ async fn without_certificates_nodes_are_believed_and_the_status_says_so() {
     until("the dial fails", || c.status().dials_failed > 0).await;
     assert_eq!((c.owners().len(), a.owners().len()), (1, 2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_carry_the_name_of_the_cluster_that_took_them_in_whoever_owns_them() {
+    let world = World::new();
+    let a = world.node("a", &[]).await;
+    let b = world.node("b", &[a.address()]).await;
+    converged(&[&a, &b]).await;
+    let (mine, theirs) = (a.trace_of(&a.id, 0), a.trace_of(&b.id, 0));
+    // All for one node, all for the other, for both; with and without a forged name.
+    let forged = wire::ClusterStamp::new("forged");
+    for (n, traces) in [[mine, mine], [theirs, theirs], [mine, theirs]].into_iter().enumerate() {
+        let batch = |from: u64| spans([(traces[0], from), (traces[1], from + 1)]);
+        a.offer(batch(10 * n as u64)).await.unwrap();
+        a.offer(wire::edit_resources(&batch(10 * n as u64 + 2), forged.edits())).await.unwrap();
+    }
+    // What peers send was stamped where it was taken in.
+    a.offer_after(wire::edit_resources(&spans([(mine, 100)]), forged.edits()), 1).await.unwrap();
+    until("both have theirs", || (a.sink.spans(), b.sink.spans()) == (7, 6)).await;
+    let clusters = |node: &Node| node.sink.clusters.lock().unwrap().clone();
+    assert_eq!(clusters(&a).remove(&100).as_deref(), Some("forged"));
+    let others = clusters(&a).into_iter().chain(clusters(&b)).filter(|(span, _)| *span != 100);
+    assert!(others.map(|(_, cluster)| cluster).all(|cluster| cluster == "a"));
+    assert_eq!((a.status().cluster_conflict_spans, b.status().cluster_conflict_spans), (6, 0));
+}

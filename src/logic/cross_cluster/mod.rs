@@ -29,6 +29,7 @@ mod services;
 mod status;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -37,7 +38,7 @@ use self::links::{CONSUMER, PRODUCER, Side};
 pub use self::links::{Edge, Links, links};
 use self::series::{ByCluster, ByPair};
 use self::services::{Lesson, Services};
-pub use self::status::{CrossClusterStatus, EdgeStatus, HistogramStatus};
+pub use self::status::{CrossClusterStatus, EdgeStatus, HistogramStatus, quantile};
 use super::trace::{Header, SpanView, TraceView};
 use crate::config::settings::CrossClusterSettings;
 use crate::model::TraceId;
