@@ -3,10 +3,12 @@
 use super::status::{BudgetStatus, NamedDedup, NodeFacts, NodeState, NodeStatus, OwnerStatus, ProcessStatus};
 use crate::export::ExporterStatus;
 use crate::link::status::{MemberStatus, MeshStatus, RingStatus, ShareStatus};
+use crate::logic::cross_cluster::{CrossClusterStatus, EdgeStatus, HistogramStatus};
 use crate::logic::dedup::DedupStatus;
+use crate::logic::traces::TracesStatus;
 use crate::model::TraceId;
-use crate::pipeline::PipelineStatus;
 use crate::pipeline::ledger::LedgerStatus;
+use crate::pipeline::{AssembleStatus, PipelineStatus};
 use crate::receive::otlp::{ReceiverStatus, TransportStatus};
 
 /// What a hostile peer could put where free text is shown.
@@ -15,6 +17,39 @@ pub(crate) const MARKUP: &str = "<script>alert(\"1\\\n2\")</script>";
 pub(crate) fn owner(trace: &TraceId) -> OwnerStatus {
     let owner = Some("us-east-1/node-1".to_owned());
     OwnerStatus { trace_id: trace.to_string(), slot: 77, owner, me: true, ring_version: "00ff".into() }
+}
+
+/// A pipeline that counted some calls, one of them from a cluster with a name that tries to be markup.
+fn traces() -> AssembleStatus {
+    let histogram = |count: u64, sum_seconds: f64| HistogramStatus {
+        count,
+        sum_seconds,
+        buckets: vec![(0.1, count - 1), (1.0, 0), (f64::INFINITY, 1)],
+        exemplars: vec![(0, 0.04, TraceId([0xab; 16])), (2, 2.5, TraceId([0xcd; 16]))],
+    };
+    let edge = |source: &str, target: &str| EdgeStatus {
+        source_cluster: source.into(),
+        target_cluster: target.into(),
+        request: histogram(4, 2.75),
+        network: histogram(3, 2.5),
+        clamped: 1,
+        callee_timed: 2,
+        failed: 3,
+    };
+    let cross_cluster = CrossClusterStatus {
+        edges: vec![edge(MARKUP, "us-east-1"), edge("us-east-1", "eu-west-1")],
+        spans: [("eu-west-1".into(), 20), ("us-east-1".into(), 21)].into(),
+        without_parent: vec![("us-east-1".into(), "missing_parent", 2), ("us-east-1".into(), "unexpected_root", 1)],
+        overflowed: 7,
+    };
+    AssembleStatus {
+        pipeline: "traces/owned".into(),
+        traces: TracesStatus::default(),
+        waiting_bytes: 0,
+        refused_spans: 0,
+        policies: Vec::new(),
+        cross_cluster: Some(cross_cluster),
+    }
 }
 
 pub(crate) fn status() -> NodeStatus {
@@ -102,7 +137,7 @@ pub(crate) fn status() -> NodeStatus {
             id: "span_dedup".into(),
             status: DedupStatus { duplicates: 10, load_ratio: 0.5, error_ratio: 1e-10, ..DedupStatus::default() },
         }],
-        traces: Vec::new(),
+        traces: vec![traces()],
         mesh: Some(mesh),
     }
 }

@@ -4,14 +4,17 @@
 //! reads the table against it. So a metric cannot disagree with the admin API, counting costs an atomic at
 //! most, and what is measured can be reviewed in one place. Names are the Collector's where the meaning is the same
 //! (its dashboards and alerts then work unchanged), `spanmesh_` otherwise. Labels come from configuration, the list of
-//! members or fixed sets, never from spans.
+//! members or fixed sets, never from spans; but for the names of clusters in [`cross_cluster`], whose series are bounded
+//! where they are counted (`max_series`).
 
+mod cross_cluster;
 mod table;
 
 use std::fmt;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
@@ -77,11 +80,16 @@ fn write(encoder: &mut MetricEncoder<'_>, kind: MetricType, value: Value) -> fmt
 }
 
 #[derive(Debug)]
-struct Page(NodeStatus);
+struct Page(Arc<NodeStatus>);
+
+/// All but histograms.
+fn metrics() -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().chain(cross_cluster::COUNTERS)
+}
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for metric in METRICS {
+        for metric in metrics() {
             let encoder = encoder.encode_descriptor(metric.name, metric.help, metric.unit.as_ref(), metric.kind)?;
             let mut samples = Samples { encoder, metric, result: Ok(()) };
             (metric.samples)(&self.0, &mut samples);
@@ -93,10 +101,13 @@ impl Collector for Page {
 
 /// Writes the whole page.
 pub fn render(status: NodeStatus) -> Result<String, fmt::Error> {
+    let status = Arc::new(status);
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page(status)));
+    registry.register_collector(Box::new(Page(status.clone())));
     let mut page = String::with_capacity(16 << 10);
-    encode(&mut page, &registry)?;
+    encode_registry(&mut page, &registry)?;
+    cross_cluster::write_histograms(&status, &mut page)?;
+    encode_eof(&mut page)?;
     Ok(page)
 }
 

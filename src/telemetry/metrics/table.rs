@@ -19,7 +19,7 @@ pub(super) struct Metric {
     pub(super) samples: fn(&NodeStatus, &mut Samples<'_>),
 }
 
-const fn counter(
+pub(super) const fn counter(
     name: &'static str,
     unit: Option<Unit>,
     help: &'static str,
@@ -302,6 +302,13 @@ pub(super) const METRICS: &[Metric] = &[
     counter("spanmesh_dials_failed", None, "Tries to reach an address that failed", &[], |s, out| {
         mesh(s, out, |m| m.dials_failed);
     }),
+    counter(
+        "spanmesh_cluster_name_conflicts",
+        None,
+        "Spans of local senders whose resource named another cluster, kept beside this node's",
+        &[],
+        |s, out| mesh(s, out, |m| m.cluster_conflict_spans),
+    ),
     gauge("spanmesh_seed_addresses", None, "Addresses of a seed's last good answer", &["seed"], |s, out| {
         for seed in s.mesh.iter().flat_map(|mesh| &mesh.seeds) {
             out.add([&seed.seed], seed.addresses.len() as u64);

@@ -48,12 +48,19 @@ fn every_family_is_described_once_and_every_sample_belongs_to_the_family_above_i
             family = name;
         } else if !line.starts_with('#') {
             let name = line.split(['{', ' ']).next().unwrap();
-            let expected = if kinds[family] == "counter" { format!("{family}_total") } else { family.to_owned() };
-            assert_eq!(name, expected, "{line}");
+            let suffixes: &[&str] = match kinds[family] {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            assert!(suffixes.iter().any(|suffix| name == format!("{family}{suffix}")), "{line}");
         }
     }
-    assert_eq!(kinds.len(), METRICS.len());
-    assert!(kinds.keys().all(|name| ["otelcol_", "spanmesh_", "process_"].iter().any(|p| name.starts_with(p))));
+    assert_eq!(kinds.len(), metrics().count() + cross_cluster::HISTOGRAMS.len());
+    let prefixes = ["otelcol_", "spanmesh_", "process_", "cross_cluster_"];
+    let known = |name: &&str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    let others: Vec<&str> = kinds.into_keys().filter(|name| !known(name)).collect();
+    assert_eq!(others, ["spans", "spans_without_parent_context"]);
 }
 
 #[test]
@@ -105,4 +112,43 @@ fn every_way_to_lose_spans_is_alerted() {
     let fates: BTreeSet<&str> = line.split('"').nth(1).unwrap().split('|').collect();
     let lost: BTreeSet<&str> = DropReason::ALL.map(DropReason::label).into_iter().chain(["released"]).collect();
     assert_eq!(fates, lost);
+}
+
+#[test]
+fn calls_between_clusters_are_histograms_with_the_latest_trace_of_each_bucket() {
+    let page = page();
+    let trace = "ab".repeat(16);
+    let labels = r#"source_cluster="us-east-1",target_cluster="eu-west-1""#;
+    for line in [
+        "# TYPE cross_cluster_request_duration_seconds histogram".to_owned(),
+        "# UNIT cross_cluster_network_seconds seconds".to_owned(),
+        format!(
+            r#"cross_cluster_request_duration_seconds_bucket{{{labels},le="0.1"}} 3 # {{trace_id="{trace}"}} 0.04"#
+        ),
+        format!(r#"cross_cluster_request_duration_seconds_bucket{{{labels},le="1.0"}} 3"#),
+        format!("cross_cluster_request_duration_seconds_sum{{{labels}}} 2.75"),
+        format!("cross_cluster_request_duration_seconds_count{{{labels}}} 4"),
+        format!("cross_cluster_network_seconds_count{{{labels}}} 3"),
+        format!("spanmesh_cross_cluster_failed_requests_total{{{labels}}} 3"),
+        format!("spanmesh_cross_cluster_clamped_observations_total{{{labels}}} 1"),
+        format!("spanmesh_cross_cluster_callee_timed_observations_total{{{labels}}} 2"),
+        "spanmesh_cross_cluster_overflowed_observations_total 7".to_owned(),
+        r#"spans_total{cluster="eu-west-1"} 20"#.to_owned(),
+        r#"spans_without_parent_context_total{cluster="us-east-1",reason="unexpected_root"} 1"#.to_owned(),
+        "spanmesh_cluster_name_conflicts_total 0".to_owned(),
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+    }
+    assert!(page.contains(r#"source_cluster="<script>alert(\"1\\\n2\")</script>",target"#), "{page}");
+}
+
+#[test]
+fn several_pipelines_are_one_series_and_a_node_that_does_not_count_has_none() {
+    let mut status = example::status();
+    status.traces.push(status.traces[0].clone());
+    let twice = render(status.clone()).unwrap();
+    assert!(twice.lines().any(|line| line == r#"spans_total{cluster="eu-west-1"} 40"#), "{twice}");
+    status.traces.clear();
+    let none = render(status).unwrap();
+    assert!(!none.contains("\nspans_total{") && !none.contains("_bucket{"), "{none}");
 }
