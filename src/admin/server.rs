@@ -12,8 +12,10 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use tower::ServiceExt;
 
@@ -150,8 +152,13 @@ async fn owner(State(report): State<Report>, Path(trace_id): Path<String>) -> Re
     }
 }
 
-async fn scrape(State(report): State<Report>) -> Response {
-    match metrics::render((report.status)()) {
+/// What does not name OpenMetrics gets no exemplars: older parsers stumble over them, and only over them.
+async fn scrape(State(report): State<Report>, headers: HeaderMap) -> Response {
+    let reads_exemplars = headers.get_all(ACCEPT).iter().any(|accept| {
+        accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"))
+    });
+    let render = if reads_exemplars { metrics::render } else { metrics::render_without_exemplars };
+    match render((report.status)()) {
         Ok(page) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be written");

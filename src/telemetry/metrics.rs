@@ -101,12 +101,21 @@ impl Collector for Page {
 
 /// Writes the whole page.
 pub fn render(status: NodeStatus) -> Result<String, fmt::Error> {
+    page(status, true)
+}
+
+/// The same for those who cannot read exemplars.
+pub fn render_without_exemplars(status: NodeStatus) -> Result<String, fmt::Error> {
+    page(status, false)
+}
+
+fn page(status: NodeStatus, exemplars: bool) -> Result<String, fmt::Error> {
     let status = Arc::new(status);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page(status.clone())));
     let mut page = String::with_capacity(16 << 10);
     encode_registry(&mut page, &registry)?;
-    cross_cluster::write_histograms(&status, &mut page)?;
+    cross_cluster::write_histograms(&status, exemplars, &mut page)?;
     encode_eof(&mut page)?;
     Ok(page)
 }

@@ -21,11 +21,16 @@ fn report() -> Report {
 }
 
 async fn ask(server: &Server, method: Method, path: &str) -> (StatusCode, http::HeaderMap, String) {
+    ask_for(server, method, path, "*/*").await
+}
+
+async fn ask_for(server: &Server, method: Method, path: &str, accept: &str) -> (StatusCode, http::HeaderMap, String) {
     let socket = TcpStream::connect(server.addr()).await.unwrap();
     let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", "x").body(Empty::<bytes::Bytes>::new());
-    let (head, body) = client.send_request(request.unwrap()).await.unwrap().into_parts();
+    let request = Request::builder().method(method).uri(path).header("host", "x").header(ACCEPT, accept);
+    let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+    let (head, body) = client.send_request(request).await.unwrap().into_parts();
     let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
     (head.status, head.headers, body)
 }
@@ -97,7 +102,18 @@ async fn metrics_are_served_as_openmetrics() {
     let (status, headers, page) = get(&server, "/metrics").await;
     assert_eq!((status, headers[CONTENT_TYPE].to_str().unwrap()), (StatusCode::OK, metrics::CONTENT_TYPE));
     assert!(page.contains("otelcol_receiver_accepted_spans_total"));
+    assert!(page.contains("_bucket{") && !page.contains("trace_id="), "nobody said that exemplars can be read");
     assert_eq!(get(&server, "/").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_scraper_that_reads_openmetrics_gets_exemplars() {
+    let server = serve_metrics(loopback(), report()).await.unwrap();
+    // As Prometheus asks.
+    let accept = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                  text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let (.., page) = ask_for(&server, Method::GET, "/metrics", accept).await;
+    assert!(page.contains(r#"# {trace_id="abab"#), "{page}");
 }
 
 #[tokio::test]

@@ -104,24 +104,30 @@ fn edges(status: &NodeStatus, out: &mut Samples<'_>, value: fn(&EdgeStatus) -> u
 }
 
 /// Appends the histogram families.
-pub(super) fn write_histograms(status: &NodeStatus, page: &mut String) -> fmt::Result {
+pub(super) fn write_histograms(status: &NodeStatus, exemplars: bool, page: &mut String) -> fmt::Result {
     let counts = sum(status);
     for Histograms { name, help, of } in HISTOGRAMS {
         writeln!(page, "# HELP {name} {help}\n# TYPE {name} histogram\n# UNIT {name} seconds")?;
         for edge in counts.iter().flat_map(|counts| &counts.edges) {
             // Messages have no network time.
             if of(edge).count > 0 {
-                write_histogram(page, name, edge, of(edge))?;
+                write_histogram(page, name, edge, of(edge), exemplars)?;
             }
         }
     }
     Ok(())
 }
 
-fn write_histogram(page: &mut String, name: &str, edge: &EdgeStatus, histogram: &HistogramStatus) -> fmt::Result {
+fn write_histogram(
+    page: &mut String,
+    name: &str,
+    edge: &EdgeStatus,
+    histogram: &HistogramStatus,
+    exemplars: bool,
+) -> fmt::Result {
     let (source, target) = (Escaped(&edge.source_cluster), Escaped(&edge.target_cluster));
     let labels = format!(r#"source_cluster="{source}",target_cluster="{target}""#);
-    let mut exemplars = histogram.exemplars.iter().peekable();
+    let mut exemplars = histogram.exemplars.iter().filter(|_| exemplars).peekable();
     let mut below = 0_u64;
     for (index, (bound, count)) in histogram.buckets.iter().enumerate() {
         below = below.saturating_add(*count);
