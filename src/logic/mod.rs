@@ -2,6 +2,7 @@
 //! socket, spawns a task or iterates a map without order.
 
 pub mod backoff;
+pub mod clock_filter;
 pub mod cross_cluster;
 pub mod dedup;
 pub mod membership;
@@ -13,3 +14,4 @@ pub mod sampling;
 pub(crate) mod testing;
 pub mod trace;
 pub mod traces;
+pub mod waterfall;
