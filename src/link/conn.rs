@@ -9,7 +9,9 @@ use quinn::{Connection, SendDatagramError};
 use tokio::sync::Semaphore;
 
 use super::compress;
-use super::frame::{BatchHead, Code, Compression, FrameError, Hello, Kind, MAX_GOSSIP, Reply};
+use super::frame::{
+    BatchHead, Code, Compression, FrameError, Hello, Kind, MAX_GOSSIP, PROTOCOL_MAX, PROTOCOL_MIN, Reply,
+};
 use super::queue::Sealed;
 use super::stream::{ReadError, read_head, read_kind};
 use crate::config::settings::LinkCompression;
@@ -43,6 +45,8 @@ pub(super) struct Conn {
     pub(super) peer: Hello,
     pub(super) direction: Direction,
     pub(super) since: Tick,
+    /// The version that both sides speak.
+    pub(super) protocol: u16,
     compression: Compression,
     gossip: Arc<Semaphore>,
 }
@@ -61,7 +65,9 @@ impl Conn {
             LinkCompression::None => Compression::None,
         };
         let compression = if peer.decodes & wanted.bit() == 0 { Compression::None } else { wanted };
-        Conn { quic, peer, direction, since, compression, gossip: Arc::new(Semaphore::new(GOSSIP_STREAMS)) }
+        // The greeting has let only peers pass with whom there is one.
+        let protocol = peer.agree(PROTOCOL_MIN, PROTOCOL_MAX).unwrap_or(PROTOCOL_MIN);
+        Conn { quic, peer, direction, since, protocol, compression, gossip: Arc::new(Semaphore::new(GOSSIP_STREAMS)) }
     }
 
     pub(super) fn address(&self) -> SocketAddr {

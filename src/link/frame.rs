@@ -10,21 +10,28 @@
 //! | 3 gossip | one way, or a datagram | a membership message, opaque here |
 //! | 4 settled | one way | reserved: "you may forget these batches", once origins keep a journal |
 //! | 5 reply | answers a batch | accepted or refused |
+//! | 6 query | one per question, both ways | what do you know of a trace; the answer is one report |
+//! | 7 report | answers a query | head, then JSON |
+//! | 8 clock | one per exchange, both ways | what time is it; answered in kind |
 //!
 //! Anything else resets the stream with a code and leaves the link alone. After the kind come a layout version and a
 //! head of known length: fields of tag, length and value, where unknown tags are skipped, so an older node understands
-//! a newer one's head as far as it goes. What may *not* be skipped is settled by the protocol versions of the hello.
+//! a newer one's head as far as it goes. What may *not* be skipped is settled by the protocol versions of the hello:
+//! 6 to 8 are spoken from version 2 on.
 //! Lengths are QUIC's variable integers (RFC 9000 §16), so a length can claim 2^62; each is held against a bound of
 //! its own before anything is allocated.
 //!
 //! protobuf would have done for the heads, but its decoder for hostile input is the one of `wire`, made for spans, and
 //! the generated kind allocates before it checks.
 
+mod questions;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
 
+pub use self::questions::{ClockReply, MAX_REPORT, Query, ReportHead, clock_question};
 use crate::logic::membership::Identity;
 use crate::model::{BootId, NodeId, Reason, Refusal};
 
@@ -32,7 +39,9 @@ use crate::model::{BootId, NodeId, Reason, Refusal};
 pub const LAYOUT: u8 = 1;
 /// Protocol versions that this build speaks.
 pub const PROTOCOL_MIN: u16 = 1;
-pub const PROTOCOL_MAX: u16 = 1;
+pub const PROTOCOL_MAX: u16 = 2;
+/// The first version that answers questions (query and clock).
+pub const PROTOCOL_QUESTIONS: u16 = 2;
 /// Most bytes of a head. A hello with every text at its bound takes 1.5 KiB.
 pub const MAX_HEAD: usize = 4096;
 /// Most bytes of a batch, as spans and as sent.
@@ -50,11 +59,17 @@ pub enum Kind {
     Batch = 2,
     Gossip = 3,
     Reply = 5,
+    Query = 6,
+    Report = 7,
+    Clock = 8,
 }
 
 impl Kind {
+    const ALL: [Kind; 7] =
+        [Kind::Hello, Kind::Batch, Kind::Gossip, Kind::Reply, Kind::Query, Kind::Report, Kind::Clock];
+
     pub fn of(byte: u8) -> Option<Kind> {
-        [Kind::Hello, Kind::Batch, Kind::Gossip, Kind::Reply].into_iter().find(|kind| *kind as u8 == byte)
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -88,6 +103,8 @@ pub enum Code {
     TooMany = 11,
     /// The node was declared dead; it may come back through a new link.
     Dead = 12,
+    /// A question that cannot be answered now: too many at once, or the node has not started yet.
+    Busy = 13,
 }
 
 impl Code {

@@ -1,4 +1,4 @@
-//! What comes in: connections, and on each connection batches and membership messages.
+//! What comes in: connections, and on each connection batches, questions and membership messages.
 //!
 //! Nothing from a peer is believed before it is bounded. **Connections**: while many handshakes are pending, an address
 //! that has not shown that it receives what is sent to it is asked to first (QUIC Retry), and beyond a cap nobody
@@ -16,13 +16,15 @@ use quinn::{Incoming, RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, info, warn};
 
+use super::clock;
 use super::compress;
 use super::conn::{Conn, Direction};
 use super::endpoint::{self, TurnedAway};
-use super::frame::{BatchHead, Code, FrameError, Kind, MAX_GOSSIP, Reply};
+use super::explain;
+use super::frame::{BatchHead, Code, FrameError, Kind, MAX_GOSSIP, PROTOCOL_QUESTIONS, Reply};
 use super::greet::{GREETING_DEADLINE, greet, printable};
 use super::link::Link;
 use super::recent::Seen;
@@ -88,14 +90,19 @@ async fn accept(core: Arc<Core>, incoming: Incoming) {
 pub(super) async fn serve(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>) {
     let quic = &conn.quic;
     let mut streams: JoinSet<()> = JoinSet::new();
+    let mut clock_due = tokio::time::interval(core.tuning.clock_interval);
+    clock_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let error = loop {
         tokio::select! {
             stream = quic.accept_bi(), if streams.len() < MAX_TASKS => match stream {
                 Ok((send, recv)) => {
-                    streams.spawn(batch_stream(core.clone(), link.clone(), conn.clone(), send, recv));
+                    streams.spawn(stream_of_two(core.clone(), link.clone(), conn.clone(), send, recv));
                 }
                 Err(error) => break error,
             },
+            _ = clock_due.tick(), if conn.protocol >= PROTOCOL_QUESTIONS => {
+                streams.spawn(clock::ask_time(core.clone(), link.clone(), conn.clone()));
+            }
             stream = quic.accept_uni(), if streams.len() < MAX_TASKS => match stream {
                 Ok(recv) => {
                     streams.spawn(gossip_stream(core.clone(), link.clone(), recv));
@@ -156,33 +163,58 @@ async fn gossip_stream(core: Arc<Core>, link: Arc<Link>, mut recv: RecvStream) {
     }
 }
 
-/// One batch, from its first byte to its answer.
-async fn batch_stream(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>, mut send: SendStream, mut recv: RecvStream) {
-    let code = match read_batch(&core, &link, &conn, &mut recv).await {
-        Ok(Ok(arrived)) => {
-            let reply = take(&core, &link, arrived).await;
-            if matches!(reply, Reply::Refused(_)) {
-                link.counts.refused_here.fetch_add(1, Relaxed);
-            }
-            let answered = async {
-                send.write_chunk(reply.encode().into()).await.ok()?;
-                send.finish().ok()?;
-                send.stopped().await.ok()
-            };
-            // A peer that does not read its answers loses them; it will send again and be told then.
-            let _ = timeout(core.tuning.read_deadline, answered).await;
-            return;
+/// A batch or a question, from its first byte to its answer.
+async fn stream_of_two(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>, mut send: SendStream, mut recv: RecvStream) {
+    let served = match timeout(core.tuning.read_deadline, read_kind(&mut recv)).await {
+        Ok(Ok(Kind::Batch)) => batch(&core, &link, &conn, &mut send, &mut recv).await,
+        Ok(Ok(Kind::Query)) => explain::answer_query(&core, &link, &mut send, &mut recv).await,
+        Ok(Ok(Kind::Clock)) => clock::tell_time(&core, &mut send, &mut recv).await,
+        Ok(Ok(kind)) => Err(reset_code(&link, FrameError::UnknownKind(kind as u8).into())),
+        Ok(Err(error)) => Err(reset_code(&link, error)),
+        Err(_) => Err(Code::TooSlow),
+    };
+    if let Err(code) = served {
+        if code != Code::Busy {
+            link.counts.bad_streams.fetch_add(1, Relaxed);
         }
-        Ok(Err(ReadError::Frame(error))) => {
+        let _ = recv.stop(code.varint());
+        let _ = send.reset(code.varint());
+    }
+}
+
+/// What a stream that cannot be read is reset with.
+fn reset_code(link: &Link, error: ReadError) -> Code {
+    match error {
+        ReadError::Frame(error) => {
             warn!(peer = %link.peer, %error, "a stream is reset");
             error.code()
         }
-        Ok(Err(ReadError::Ended(_))) => Code::Malformed,
-        Err(_) => Code::TooSlow,
+        ReadError::Ended(_) => Code::Malformed,
+    }
+}
+
+/// One batch, from its head to its answer.
+async fn batch(
+    core: &Arc<Core>,
+    link: &Arc<Link>,
+    conn: &Conn,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+) -> Result<(), Code> {
+    let read = read_batch(core, link, conn, recv).await.map_err(|_| Code::TooSlow)?;
+    let arrived = read.map_err(|error| reset_code(link, error))?;
+    let reply = take(core, link, arrived).await;
+    if matches!(reply, Reply::Refused(_)) {
+        link.counts.refused_here.fetch_add(1, Relaxed);
+    }
+    let answered = async {
+        send.write_chunk(reply.encode().into()).await.ok()?;
+        send.finish().ok()?;
+        send.stopped().await.ok()
     };
-    link.counts.bad_streams.fetch_add(1, Relaxed);
-    let _ = recv.stop(code.varint());
-    let _ = send.reset(code.varint());
+    // A peer that does not read its answers loses them; it will send again and be told then.
+    let _ = timeout(core.tuning.read_deadline, answered).await;
+    Ok(())
 }
 
 struct Arrived {
@@ -209,10 +241,6 @@ async fn read_batch(
 }
 
 async fn read_batch_head(conn: &Conn, recv: &mut RecvStream) -> Result<BatchHead, ReadError> {
-    let kind = read_kind(recv).await?;
-    if kind != Kind::Batch {
-        return Err(FrameError::UnknownKind(kind as u8).into());
-    }
     let head = BatchHead::decode(&read_head(recv).await?)?;
     if head.boot != conn.peer.identity.boot || head.hops >= MAX_HOPS {
         return Err(FrameError::Field("batch id or hops").into());

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::control::Control;
 use super::dial::DialPlan;
 use super::endpoint;
+use super::explain::{self, Answers, Explanation, Questions};
 use super::frame::{Code, text_fits};
 use super::inbound;
 use super::link::LinkContext;
@@ -26,6 +27,7 @@ use crate::config::settings::{Advertise, MeshSecurity, MeshSettings};
 use crate::discover::Discovery;
 use crate::logic::membership::{Identity, Membership, Settings};
 use crate::logic::ring::Ring;
+use crate::logic::traces::Wanted;
 use crate::model::{Batch, BootId, Budget, NodeId, TraceId};
 use crate::pipeline::{Consume, Ledger};
 use crate::runtime::clock::{Clock, unix_now};
@@ -153,6 +155,7 @@ impl Mesh {
             link_context,
             parked: Mutex::new(Parked::default()),
             moving: Mutex::default(),
+            questions: Questions::default(),
             leaving: AtomicBool::new(false),
             events,
             counts: MeshCounts::default(),
@@ -191,6 +194,18 @@ impl Mesh {
     /// Who owns a trace by the ring in force here.
     pub fn owner_of(&self, trace: &TraceId) -> Option<NodeId> {
         self.with_ring(|ring| ring.members().get(usize::from(ring.owner(trace)?)).cloned())
+    }
+
+    /// From now on questions of peers and of [`Mesh::explain`] are answered with what `answers` knows. A second call changes
+    /// nothing.
+    pub fn answer_with(&self, answers: Answers) {
+        let _ = self.core.questions.answers.set(answers);
+    }
+
+    /// What the mesh knows of a trace: its owner, and if that does not know it, the other members. Takes a few seconds at
+    /// most.
+    pub async fn explain(&self, trace: TraceId, wanted: Wanted) -> Explanation {
+        explain::explain(&self.core, trace, wanted).await
     }
 
     /// Waits until something that the mesh cannot be without has ended by itself, and names it. The node must stop then.

@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::conn::{Conn, Direction, address_of};
 use super::endpoint::SocketReport;
+use super::explain::Questions;
 use super::frame::{Code, Compression, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use super::inbound::{self, MAX_STREAMS};
 use super::link::{Link, LinkContext};
@@ -40,6 +41,9 @@ pub(super) struct Tuning {
     /// For a stream's head, and for its body beside the time that [`SLOWEST`] allows it.
     pub(super) read_deadline: Duration,
     pub(super) reply_deadline: Duration,
+    /// For a question about a trace or the time, from asking to the end of the answer. People wait for it.
+    pub(super) question_deadline: Duration,
+    pub(super) clock_interval: Duration,
 }
 
 impl Default for Tuning {
@@ -49,6 +53,8 @@ impl Default for Tuning {
             inbound_bytes: 32 << 20,
             read_deadline: Duration::from_secs(10),
             reply_deadline: Duration::from_secs(15),
+            question_deadline: Duration::from_secs(2),
+            clock_interval: super::clock::INTERVAL,
         }
     }
 }
@@ -146,6 +152,7 @@ pub(super) struct Core {
     pub(super) parked: Mutex<Parked>,
     /// See [`Core::outstanding`].
     pub(super) moving: Mutex<()>,
+    pub(super) questions: Questions,
     pub(super) leaving: AtomicBool,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) counts: MeshCounts,

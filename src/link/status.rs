@@ -106,6 +106,9 @@ pub struct LinkStatus {
     pub direction: Option<&'static str>,
     pub connected_seconds: Option<f64>,
     pub rtt_ms: Option<f64>,
+    /// The peer's clock minus this node's; absent until they have been compared. Off by the error at most.
+    pub clock_offset_seconds: Option<f64>,
+    pub clock_offset_error_seconds: Option<f64>,
     /// Bytes of UDP payload.
     pub path_mtu: Option<u16>,
     pub lost_packets: Option<u64>,
@@ -238,6 +241,7 @@ fn link_status(link: &Link, now: Tick) -> LinkStatus {
     let counts = &link.counts;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
     let path = snapshot.conn.as_ref().map(|conn| conn.quic.stats().path);
+    let clock_offset = snapshot.clock_offset.filter(|_| snapshot.conn.is_some());
     LinkStatus {
         peer: link.peer.to_string(),
         connected: snapshot.conn.is_some(),
@@ -245,6 +249,8 @@ fn link_status(link: &Link, now: Tick) -> LinkStatus {
         direction: snapshot.conn.as_ref().map(|conn| conn.direction.label()),
         connected_seconds: snapshot.conn.as_ref().map(|conn| now.since(conn.since).as_secs_f64()),
         rtt_ms: path.as_ref().map(|path| path.rtt.as_secs_f64() * 1_000.0),
+        clock_offset_seconds: clock_offset.map(|offset| offset.seconds()),
+        clock_offset_error_seconds: clock_offset.map(|offset| offset.error_seconds()),
         path_mtu: path.as_ref().map(|path| path.current_mtu),
         lost_packets: path.as_ref().map(|path| path.lost_packets),
         sent_packets: path.as_ref().map(|path| path.sent_packets),

@@ -242,6 +242,12 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("spanmesh_link_rtt", SECONDS, "Round trip time of the link's path", PEER, |s, out| {
         links(s, out, |l| l.rtt_ms.map(|rtt| rtt / 1_000.0));
     }),
+    gauge("spanmesh_link_clock_offset", SECONDS, "The peer's clock minus this node's, estimated", PEER, |s, out| {
+        links(s, out, |l| l.clock_offset_seconds)
+    }),
+    gauge("spanmesh_link_clock_error", SECONDS, "Most that the estimated clock offset is wrong by", PEER, |s, out| {
+        links(s, out, |l| l.clock_offset_error_seconds);
+    }),
     gauge("spanmesh_link_path_mtu", BYTES, "UDP payload that the link's path takes", PEER, |s, out| {
         links(s, out, |l| l.path_mtu.map(u64::from));
     }),
