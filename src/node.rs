@@ -14,19 +14,22 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::admin::status::{BudgetStatus, NamedDedup, NodeFacts, NodeState, NodeStatus, OwnerStatus, ProcessStatus};
+use crate::admin::trace::TraceAnswer;
 use crate::admin::{Health, Report, serve_admin, serve_health, serve_metrics};
 use crate::config::settings::{ComponentId, MeshSecurity, MeshSettings, ProcessorSettings, ReceiverSettings, Settings};
 use crate::export::{self, ExportQueue};
+use crate::link::explain::{Explanation, PeerAnswer, Silence};
 use crate::link::tls::{Identities, TlsError};
 use crate::link::{Mesh, MeshError};
 use crate::logic::dedup::Dedup;
 use crate::logic::ring::Ring;
+use crate::logic::traces::{TraceReport, Wanted};
 use crate::model::{Batch, Budget, Fate, NodeId, Reason, Refusal, Tick, TraceId};
 use crate::pipeline::build::{BuildError, Environment, OwnedPipelines, Pipelines};
 use crate::pipeline::{Consume, Ledger};
 use crate::receive::OtlpReceiver;
 use crate::receive::listen::Server;
-use crate::runtime::clock::Clock;
+use crate::runtime::clock::{Clock, unix_now};
 use crate::runtime::memory;
 use crate::wire::Limits;
 
@@ -154,6 +157,14 @@ impl Node {
             insecure,
             warnings,
         });
+        if let Some(mesh) = &parts.mesh {
+            // Weak: the mesh belongs to the parts.
+            let of_node = Arc::downgrade(&parts);
+            mesh.answer_with(Arc::new(move |trace, wanted| match of_node.upgrade() {
+                Some(parts) => parts.known(trace, wanted),
+                None => PeerAnswer::new(unix_now(), 0.0, None, None),
+            }));
+        }
         let report = Parts::report(&parts);
         let admin = match settings.admin.endpoint {
             Some(at) => Some(serve_admin(at, report.clone()).await.map_err(listen("service.admin"))?),
@@ -300,10 +311,14 @@ fn listen(what: &str) -> impl FnOnce(std::io::Error) -> StartError {
 
 impl Parts {
     fn report(parts: &Arc<Parts>) -> Report {
-        let (for_status, for_owner) = (parts.clone(), parts.clone());
+        let (for_status, for_owner, for_explain) = (parts.clone(), parts.clone(), parts.clone());
         Report {
             status: Arc::new(move || for_status.status()),
             owner: Arc::new(move |trace| for_owner.owner_of(trace)),
+            explain: Arc::new(move |trace, wanted| {
+                let parts = for_explain.clone();
+                Box::pin(async move { parts.explain(trace, wanted).await })
+            }),
         }
     }
 
@@ -349,5 +364,30 @@ impl Parts {
             owner: owner.map(|owner| owner.to_string()),
             ring_version,
         }
+    }
+
+    /// What this node itself knows of a trace.
+    fn known(&self, trace: &TraceId, wanted: Wanted) -> PeerAnswer {
+        let (remembers_seconds, report) = self.remembered(trace, wanted);
+        let up_seconds = self.clock.now().since(Tick::ZERO).as_secs_f64();
+        PeerAnswer::new(unix_now(), up_seconds, remembers_seconds, report)
+    }
+
+    /// How far back the owned pipelines remember, absent if none waits for whole traces, and what they know.
+    fn remembered(&self, _trace: &TraceId, _wanted: Wanted) -> (Option<f64>, Option<TraceReport>) {
+        (None, None)
+    }
+
+    /// What the mesh knows of a trace, or this node if it is in none.
+    async fn explain(self: Arc<Self>, trace: TraceId, wanted: Wanted) -> TraceAnswer {
+        let me = self.me.as_ref().map_or_else(|| "this node".to_owned(), ToString::to_string);
+        let explanation = match &self.mesh {
+            Some(mesh) => mesh.explain(trace, wanted).await,
+            None => {
+                let looked = tokio::task::spawn_blocking(move || self.known(&trace, wanted)).await;
+                Explanation::alone(looked.map_err(|_| Silence::Broken("looking it up failed".to_owned())))
+            }
+        };
+        TraceAnswer::new(trace, explanation, &me)
     }
 }

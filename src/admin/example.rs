@@ -1,12 +1,15 @@
 //! A node's status as tests use it: one of everything, with names that try to be markup.
 
 use super::status::{BudgetStatus, NamedDedup, NodeFacts, NodeState, NodeStatus, OwnerStatus, ProcessStatus};
+use super::trace::TraceAnswer;
 use crate::export::ExporterStatus;
-use crate::link::status::{MemberStatus, MeshStatus, RingStatus, ShareStatus};
+use crate::link::explain::example::report;
+use crate::link::explain::{Explanation, PeerAnswer};
+use crate::link::status::{LinkStatus, MemberStatus, MeshStatus, RingStatus, ShareStatus};
 use crate::logic::cross_cluster::{CrossClusterStatus, EdgeStatus, HistogramStatus};
 use crate::logic::dedup::DedupStatus;
-use crate::logic::traces::TracesStatus;
-use crate::model::TraceId;
+use crate::logic::traces::{TracesStatus, Wanted};
+use crate::model::{TraceId, UnixNanos};
 use crate::pipeline::ledger::LedgerStatus;
 use crate::pipeline::{AssembleStatus, PipelineStatus};
 use crate::receive::otlp::{ReceiverStatus, TransportStatus};
@@ -52,6 +55,28 @@ fn traces() -> AssembleStatus {
     }
 }
 
+/// A node that knows every trace, of three spans with markup in their names, and keeps to what is asked for.
+pub(crate) fn explain(trace_id: TraceId, wanted: Wanted) -> TraceAnswer {
+    let mut report = report(3);
+    let timeline = &mut report.details.as_mut().unwrap().timeline;
+    for line in timeline.iter_mut().flatten() {
+        line.name = MARKUP.to_owned();
+    }
+    let mut answer = PeerAnswer::new(UnixNanos(1_800_000_000_000_000_000), 5_000.0, Some(3_600.0), Some(report));
+    answer.restrict(wanted);
+    answer.ring_version = "00ff".into();
+    let explanation = Explanation {
+        slot: 77,
+        ring_version: "00ff".into(),
+        owner: Some("us-east-1/node-1".parse().unwrap()),
+        answer: Ok(answer),
+        elsewhere: Vec::new(),
+        others_asked: 0,
+        others_silent: 0,
+    };
+    TraceAnswer::new(trace_id, explanation, "us-east-1/node-1")
+}
+
 pub(crate) fn status() -> NodeStatus {
     let member = MemberStatus {
         id: "us-east-1/node-1".into(),
@@ -71,7 +96,15 @@ pub(crate) fn status() -> NodeStatus {
         changes: 1,
         members: vec![ShareStatus { id: member.id.clone(), slots: 65_536, share: 1.0 }],
     };
+    let link = LinkStatus {
+        peer: "eu-west-1/node-1".into(),
+        connected: true,
+        clock_offset_seconds: Some(-0.75),
+        clock_offset_error_seconds: Some(0.05),
+        ..LinkStatus::default()
+    };
     let mesh = MeshStatus {
+        links: vec![link],
         node: member.id.clone(),
         mesh: "default".into(),
         members: vec![member],

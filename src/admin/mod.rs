@@ -7,7 +7,9 @@ mod health;
 mod page;
 pub mod server;
 pub mod status;
+pub mod trace;
+mod trace_page;
 
 pub use health::{Health, serve_health};
-pub use server::{Report, serve_admin, serve_metrics};
+pub use server::{Explain, Report, serve_admin, serve_metrics};
 pub use status::NodeStatus;

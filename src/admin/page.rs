@@ -31,6 +31,7 @@ pub(super) fn render(status: &NodeStatus) -> String {
     page.raw("<p><a href=\"\">Refresh</a> · JSON: <a href=\"api/v1/status\">status</a> ");
     page.raw("<a href=\"api/v1/members\">members</a> <a href=\"api/v1/ring\">ring</a> ");
     page.raw("<a href=\"api/v1/links\">links</a> <a href=\"api/v1/ledger\">ledger</a></p>\n");
+    page.raw("<p><a href=\"trace\">Look up a trace</a></p>\n");
     ledger(&mut page, status);
     if let Some(mesh) = &status.mesh {
         members(&mut page, mesh);
@@ -120,13 +121,14 @@ fn links(page: &mut Page, mesh: &MeshStatus) {
             link.peer.clone(),
             if link.connected { "connected" } else { "down" }.to_owned(),
             link.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.1} ms")),
+            link.clock_offset_seconds.map_or_else(|| "-".into(), |offset| format!("{:+.1} ms", offset * 1e3)),
             bytes(link.queue_bytes),
             link.sent_spans.to_string(),
             link.received_spans.to_string(),
             link.last_error.clone().unwrap_or_default(),
         ]
     });
-    let head = ["Peer", "State", "Round trip", "Queued", "Spans sent", "Spans received", "Last error"];
+    let head = ["Peer", "State", "Round trip", "Its clock", "Queued", "Spans sent", "Spans received", "Last error"];
     page.table("Links", head, rows);
 }
 
@@ -190,7 +192,7 @@ fn process(page: &mut Page, status: &NodeStatus) {
     page.table("Process", ["Fact", "Value"], rows);
 }
 
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} B"),
         10_240..10_485_760 => format!("{:.1} KiB", bytes as f64 / 1_024.0),
@@ -198,7 +200,7 @@ fn bytes(bytes: u64) -> String {
     }
 }
 
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {
         0..120 => format!("{seconds:.1} s"),
@@ -207,22 +209,22 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-struct Page(String);
+pub(super) struct Page(pub(super) String);
 
 impl Page {
     /// Markup of ours.
-    fn raw(&mut self, markup: &'static str) {
+    pub(super) fn raw(&mut self, markup: &'static str) {
         self.0.push_str(markup);
     }
 
     /// Anything else: escaped.
-    fn text(&mut self, text: impl Display) {
+    pub(super) fn text(&mut self, text: impl Display) {
         // Writing to a String cannot fail.
         let _ = write!(Escaped(&mut self.0), "{text}");
     }
 
     /// Nothing at all if there are no rows.
-    fn table<const N: usize>(
+    pub(super) fn table<const N: usize>(
         &mut self,
         caption: &str,
         head: [&'static str; N],

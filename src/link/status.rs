@@ -97,7 +97,7 @@ pub struct ShareStatus {
     pub share: f64,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct LinkStatus {
     pub peer: String,
     pub connected: bool,

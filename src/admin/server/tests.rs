@@ -17,18 +17,31 @@ fn loopback() -> SocketAddr {
 }
 
 fn report() -> Report {
-    Report { status: Arc::new(example::status), owner: Arc::new(example::owner) }
+    let explain: Explain = Arc::new(|trace, wanted| Box::pin(async move { example::explain(trace, wanted) }));
+    Report { status: Arc::new(example::status), owner: Arc::new(example::owner), explain }
 }
 
 async fn ask(server: &Server, method: Method, path: &str) -> (StatusCode, http::HeaderMap, String) {
-    ask_for(server, method, path, "*/*").await
+    ask_as(server, method, path, &[("host", "x")]).await
 }
 
 async fn ask_for(server: &Server, method: Method, path: &str, accept: &str) -> (StatusCode, http::HeaderMap, String) {
+    ask_as(server, method, path, &[("host", "x"), ("accept", accept)]).await
+}
+
+async fn ask_as(
+    server: &Server,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (StatusCode, http::HeaderMap, String) {
     let socket = TcpStream::connect(server.addr()).await.unwrap();
     let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", "x").header(ACCEPT, accept);
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
     let (head, body) = client.send_request(request).await.unwrap().into_parts();
     let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
@@ -89,6 +102,7 @@ async fn the_page_is_whole_without_scripts_and_shows_markup_of_strangers_as_text
     assert!(!page.contains("<script") && !page.contains("style=") && !page.contains(MARKUP));
     assert!(page.contains("&lt;script&gt;alert(&quot;1\\\u{fffd}2&quot;)&lt;/script&gt;"));
     assert!(page.contains("1 node active, 0 links down; the ledger balances.") && page.contains("insecure_dev is on"));
+    assert!(page.contains("<td>-750.0 ms</td>"), "a peer's clock");
     let tables = page.matches("<table>").count();
     assert!(tables >= 6 && page.matches("<caption>").count() == tables, "{tables}");
     let (status, headers, style) = get(&server, "/style.css").await;
@@ -150,4 +164,64 @@ async fn commands_hear_the_answer_or_what_is_wrong() {
     server.stop(std::time::Duration::ZERO).await;
     let nobody = client::ask(&base, "/api/v1/ring").await.unwrap_err().to_string();
     assert!(nobody.contains("is one running there?") && nobody.contains("--admin http://127.0.0.1:"), "{nobody}");
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+#[tokio::test]
+async fn a_trace_is_explained_and_what_is_no_id_is_refused() {
+    let server = serve_admin(loopback(), report()).await.unwrap();
+    let answer = json_of(&server, &format!("/api/v1/traces/{TRACE}")).await;
+    assert_eq!(
+        (&answer["trace_id"], &answer["state"], &answer["policy"]),
+        (&TRACE.into(), &"kept".into(), &"errors".into())
+    );
+    assert_eq!((&answer["details"]["spans"], &answer["details"]["timeline"]), (&3.into(), &Value::Null));
+    let answer = json_of(&server, &format!("/api/v1/traces/{TRACE}?spans=true")).await;
+    assert_eq!(answer["details"]["timeline"].as_array().unwrap().len(), 3);
+    for (path, says) in
+        [("/api/v1/traces/xyz", "32 hex"), (&format!("/api/v1/traces/{TRACE}?spans=maybe"), "true or false")]
+    {
+        let (status, _, body) = get(&server, path).await;
+        assert!(status == StatusCode::BAD_REQUEST && body.contains(says), "{path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn values_are_for_callers_on_this_machine_and_others_are_told() {
+    let server = serve_admin(loopback(), report()).await.unwrap();
+    let api = format!("/api/v1/traces/{TRACE}?spans=true&values=true");
+    let page = format!("/trace?id={TRACE}&values=true");
+    let here = server.addr().to_string();
+    for (headers, sees) in [
+        (&[("host", here.as_str())][..], true),
+        (&[("host", "localhost:4320")], true),
+        (&[("host", "evil.example")], false),
+        (&[("host", "localhost"), ("x-forwarded-for", "10.0.0.9")], false),
+        (&[("host", "localhost"), ("forwarded", "for=10.0.0.9")], false),
+    ] {
+        let (_, _, body) = ask_as(&server, Method::GET, &api, headers).await;
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        let span = &answer["details"]["timeline"][0];
+        assert_eq!(span["service"].is_string() && body.contains("/cart"), sees, "{headers:?}: {body}");
+        assert_eq!(answer["notes"].to_string().contains("own machine only"), !sees, "{headers:?}: {body}");
+        let (_, _, html) = ask_as(&server, Method::GET, &page, headers).await;
+        assert_eq!((html.contains("/cart"), html.contains("own machine only")), (sees, !sees), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_trace_page_is_a_form_and_its_answer_in_tables_without_markup_of_strangers() {
+    let server = serve_admin(loopback(), report()).await.unwrap();
+    let (status, headers, form) = get(&server, "/trace").await;
+    assert!(status == StatusCode::OK && form.contains("<form method=\"get\"") && !form.contains("<table>"), "{form}");
+    assert!(headers[CONTENT_SECURITY_POLICY].to_str().unwrap().contains("form-action 'self'"));
+    let (status, _, page) = get(&server, &format!("/trace?id=%20{TRACE}+")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.contains("kept by errors") && page.contains("called from another cluster"), "{page}");
+    assert!(!page.contains("<script") && page.contains("&lt;script&gt;"));
+    assert_eq!(page.matches("<table>").count(), page.matches("<caption>").count());
+    let (status, _, page) = get(&server, "/trace?id='onfocus='x'").await;
+    assert!(status == StatusCode::BAD_REQUEST && page.contains("Not a trace id"), "{page}");
+    assert!(page.contains("value=\"&#39;onfocus=&#39;x&#39;\""), "{page}");
 }

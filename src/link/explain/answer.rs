@@ -84,7 +84,7 @@ impl PeerAnswer {
     }
 
     /// Takes out what was not asked for, whoever put it in.
-    pub(super) fn restrict(&mut self, wanted: Wanted) {
+    pub(crate) fn restrict(&mut self, wanted: Wanted) {
         let Some(details) = self.trace.as_mut().and_then(|trace| trace.details.as_mut()) else { return };
         if !wanted.spans {
             details.timeline = None;

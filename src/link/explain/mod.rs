@@ -91,6 +91,21 @@ pub struct Explanation {
     pub others_silent: usize,
 }
 
+impl Explanation {
+    /// Of a node that is in no mesh: its own answer, and nobody's beside it.
+    pub fn alone(answer: Result<PeerAnswer, Silence>) -> Explanation {
+        Explanation {
+            slot: 0,
+            ring_version: String::new(),
+            owner: None,
+            answer,
+            elsewhere: Vec::new(),
+            others_asked: 0,
+            others_silent: 0,
+        }
+    }
+}
+
 /// Asks the owner, and if need be the others.
 pub(super) async fn explain(core: &Arc<Core>, trace_id: TraceId, wanted: Wanted) -> Explanation {
     let (slot, ring_version, owner) = view(core, &trace_id);
@@ -104,7 +119,7 @@ pub(super) async fn explain(core: &Arc<Core>, trace_id: TraceId, wanted: Wanted)
         others_silent: 0,
     };
     let Ok(Ok(_permit)) = timeout(core.tuning.question_deadline, core.questions.explaining.acquire()).await else {
-        explanation.answer = Err(Silence::Busy);
+        explanation.answer = Err(Silence::Broken("this node is being asked about too many traces".to_owned()));
         return explanation;
     };
     let query = Query { trace_id, wanted };

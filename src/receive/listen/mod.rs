@@ -115,6 +115,16 @@ impl Bound {
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
+        self.serve_with_peer(bounds, move |_, request| serve(request))
+    }
+
+    /// The same, where the answer depends on the client's address.
+    pub fn serve_with_peer<S, F, B>(self, bounds: Bounds, serve: S) -> Server
+    where
+        S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
         let server = Server {
             addr: self.addr,
             counts: Arc::default(),
@@ -193,7 +203,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 async fn accept_loop<S, F, B>(bound: Bound, bounds: Bounds, serve: S, share: Share)
 where
-    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
@@ -208,8 +218,8 @@ where
             () = share.leaving.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
             // The client went away between its SYN and our accept.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => continue,
             Err(error) => {
@@ -233,7 +243,7 @@ where
         let (serve, tls, bounds, share_of_task) = (serve.clone(), tls.clone(), bounds.clone(), share.clone());
         share.tasks.spawn(async move {
             let _open = Open::count(share_of_task.counts.clone(), permit);
-            connection::run(socket, tls, &bounds, serve, share_of_task).await;
+            connection::run(socket, tls, &bounds, |request| serve(peer, request), share_of_task).await;
         });
     }
 }

@@ -27,6 +27,8 @@ fn the_collectors_names_are_kept_where_the_meaning_is_the_same() {
         "spanmesh_held_bytes 500",
         r#"spanmesh_members{state="active"} 1"#,
         r#"spanmesh_ring_share_ratio{node="us-east-1/node-1"} 1.0"#,
+        r#"spanmesh_link_clock_offset_seconds{peer="eu-west-1/node-1"} -0.75"#,
+        r#"spanmesh_link_clock_error_seconds{peer="eu-west-1/node-1"} 0.05"#,
         "spanmesh_hop_limit_spans_total 3",
         "spanmesh_certificate_expiry_timestamp_seconds 1900000000",
         "process_cpu_seconds_total 1.25",
