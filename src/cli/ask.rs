@@ -31,9 +31,20 @@ pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
+        Value::String(text) => printable(text),
         other => other.to_string(),
     }
+}
+
+/// What somebody else wrote, fit for a terminal: without control characters, and without those that are not seen or that turn the
+/// direction of what follows.
+pub(super) fn printable(text: &str) -> String {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+    };
+    text.chars().map(|c| if hides(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// The elements of an answer's list; none if it is absent.
@@ -61,6 +72,10 @@ mod tests {
     #[test]
     fn what_peers_wrote_is_shown_without_control_characters() {
         assert_eq!(cell(&json!("0.1\u{1b}[2J")), "0.1\u{fffd}[2J");
+        assert_eq!(
+            printable("a\u{202e}b\u{200b}c\u{9b}d\u{e0041}\u{e9}"),
+            "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}\u{e9}"
+        );
         assert_eq!((cell(&json!(null)), cell(&json!("")), cell(&json!(7))), ("-".into(), "-".into(), "7".into()));
     }
 

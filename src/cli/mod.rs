@@ -16,6 +16,7 @@ pub mod ring;
 pub mod run;
 mod sources;
 pub mod test;
+pub mod trace;
 pub mod validate;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
     Demo(Box<demo::DemoArgs>),
     Members(members::MembersArgs),
     Ring(ring::RingArgs),
+    Trace(trace::TraceArgs),
     Load(Box<load::LoadArgs>),
     Certs(certs::CertsArgs),
     Validate(Box<validate::ValidateArgs>),
@@ -60,6 +62,7 @@ impl Command {
             Command::Demo(args) => demo::run(*args).await,
             Command::Members(args) => members::run(args).await,
             Command::Ring(args) => ring::run(args).await,
+            Command::Trace(args) => trace::run(args).await,
             Command::Load(args) => load::run(*args).await,
             Command::Certs(args) => certs::run(args),
             Command::Validate(args) => validate::run(*args).await,

@@ -33,6 +33,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &[
             "model",
             "wire",
+            "logic",
             "config",
             "sampling_tests",
             "runtime",
