@@ -201,6 +201,6 @@ mod tests {
         assert_eq!(walk(spans.bytes.clone(), &tight).unwrap().spans.len(), 1);
         let out = edit_resources(&spans, stamp.edits());
         assert_eq!(walk(out.bytes.clone(), &tight).unwrap().rejected.spans, 1);
-        assert_eq!(walk(out.bytes.clone(), &stamp.limits(tight)).unwrap().spans.len(), 1);
+        assert_eq!(walk(out.bytes, &stamp.limits(tight)).unwrap().spans.len(), 1);
     }
 }

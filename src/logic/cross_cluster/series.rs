@@ -72,11 +72,8 @@ impl<T> ByPair<T> {
 
     /// In the order of the names.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, &T)> {
-        let targets = |(source, targets)| {
-            let source: &Box<str> = source;
-            let targets: &BTreeMap<Box<str>, T> = targets;
-            targets.iter().map(move |(target, value)| (&**source, &**target, value))
-        };
-        self.of.iter().flat_map(targets)
+        self.of
+            .iter()
+            .flat_map(|(source, targets)| targets.iter().map(move |(target, value)| (&**source, &**target, value)))
     }
 }
