@@ -1,6 +1,6 @@
 //! Tail sampling: the verdict on a whole trace.
 //!
-//! Policies vote ([`policy`] says what each of them wants), and their votes are weighed as the Collector's
+//! Policies vote (`policy.rs` says what each of them wants), and their votes are weighed as the Collector's
 //! `tail_sampling` weighs them, since its users' policies were written against that:
 //!
 //! 1. a `drop` policy that fits: the trace goes;

@@ -326,8 +326,8 @@ fn otlp(code: StatusCode) -> u8 {
 pub(super) struct Salted {
     /// The hash's state behind the salt.
     salt: u64,
-    /// `None`: keeps nothing.
-    greatest: Option<u64>,
+    /// The greatest hash that is kept. 0 stands for 0 % as well: one trace of 2^64.
+    greatest: u64,
 }
 
 impl Salted {
@@ -335,11 +335,11 @@ impl Salted {
         // To 53 bits, and exact at both ends.
         let share = (percent / 100.0).clamp(0.0, 1.0);
         let scaled = (u128::from(u64::MAX) * (share * (1_u64 << 53) as f64) as u128) >> 53;
-        Salted { salt: fnv1a(0xcbf2_9ce4_8422_2325, salt.as_bytes()), greatest: (share > 0.0).then_some(scaled as u64) }
+        Salted { salt: fnv1a(0xcbf2_9ce4_8422_2325, salt.as_bytes()), greatest: scaled as u64 }
     }
 
     fn keeps(&self, id: &[u8; 16]) -> bool {
-        self.greatest.is_some_and(|greatest| fnv1a(self.salt, id) <= greatest)
+        fnv1a(self.salt, id) <= self.greatest
     }
 }
 
