@@ -7,7 +7,7 @@ mod check;
 pub mod edit;
 pub mod json;
 mod key_value;
-mod reader;
+pub(crate) mod reader;
 pub mod regroup;
 pub mod reply;
 mod rewrite;

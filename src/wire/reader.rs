@@ -217,13 +217,13 @@ fn value_len(bytes: &[u8], tag: u32) -> Result<usize, WireError> {
 
 /// Bytes that `value` takes as a varint.
 #[inline]
-pub(super) fn varint_len(value: u64) -> usize {
+pub(crate) fn varint_len(value: u64) -> usize {
     // 7 bits per byte: ceil(bits / 7) without a division.
     ((64 - (value | 1).leading_zeros()) as usize * 9 + 64) / 64
 }
 
 #[inline]
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -233,12 +233,12 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 
 /// Tag and length of a length-delimited field with a body of `len` bytes.
 #[inline]
-pub(super) fn put_head(out: &mut Vec<u8>, number: u32, len: usize) {
+pub(crate) fn put_head(out: &mut Vec<u8>, number: u32, len: usize) {
     put_varint(out, u64::from(tag(number, LEN)));
     put_varint(out, len as u64);
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, number: u32, body: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, body: &[u8]) {
     put_head(out, number, body.len());
     out.extend_from_slice(body);
 }

@@ -19,6 +19,7 @@
 //! giant trace burdens all shards alike, and a filter is small enough that making or dropping one is no pause.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hashbrown::HashTable;
 use rand_chacha::ChaCha8Rng;
@@ -28,7 +29,7 @@ use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 use self::windows::Windows;
 use crate::config::settings::DedupSettings;
-use crate::model::{Fate, SpanEntry, Spans, Tick};
+use crate::model::{Fate, SpanEntry, SpanId, Spans, Tick, TraceId, UnixNanos};
 
 pub mod filter;
 mod windows;
@@ -80,6 +81,7 @@ pub struct DedupStatus {
 /// One node's dedup; `&self` because all of ingest shares it (sharded inside by key, short locks).
 pub struct Dedup {
     secret: [u8; 192],
+    window: Duration,
     shards: [Mutex<Shard>; SHARDS],
 }
 
@@ -99,13 +101,17 @@ impl Dedup {
             let settled = Windows::new(settings.wait_duration, settings.max_memory_bytes / SHARDS);
             Mutex::new(Shard { custody: HashTable::new(), settled, admitted: 0, duplicates: 0 })
         };
-        Dedup { secret, shards: std::array::from_fn(shard) }
+        Dedup { secret, window: settings.wait_duration, shards: std::array::from_fn(shard) }
     }
 
     /// Tells duplicates from spans that are new, and takes the new ones into custody. Of equal spans in one batch the
     /// first is new.
     pub fn admit(&self, spans: &Spans, now: Tick) -> Admitted {
-        let mut keys: Vec<SpanKey> = spans.spans.iter().map(|span| self.key(span)).collect();
+        self.admit_keys(spans.spans.iter().map(|span| self.key(span)).collect(), now)
+    }
+
+    /// [`Dedup::admit`] for spans whose keys are known; `duplicates` are indexes into `keys`.
+    pub(crate) fn admit_keys(&self, mut keys: Vec<SpanKey>, now: Tick) -> Admitted {
         let mut duplicates = Vec::new();
         for_each_shard(&keys, |shard, indexes| lock(&self.shards[shard]).admit(&keys, indexes, now, &mut duplicates));
         if !duplicates.is_empty() {
@@ -119,6 +125,28 @@ impl Dedup {
             });
         }
         Admitted { duplicates, keys }
+    }
+
+    /// Takes a span into custody that is known to be new to the filters. False: it is in custody already.
+    pub(crate) fn take(&self, key: SpanKey) -> bool {
+        let mut shard = lock(&self.shards[key.shard()]);
+        let new = shard.take(key);
+        shard.admitted += u64::from(new);
+        shard.duplicates += u64::from(!new);
+        new
+    }
+
+    /// Indexes of those that are in custody or settled, ascending. Takes none into custody.
+    pub(crate) fn known(&self, keys: &[SpanKey], now: Tick) -> Vec<u32> {
+        let mut known = Vec::new();
+        for_each_shard(keys, |shard, indexes| lock(&self.shards[shard]).known(keys, indexes, now, &mut known));
+        known.sort_unstable();
+        known
+    }
+
+    /// How long settled spans are remembered at most.
+    pub(crate) fn window(&self) -> Duration {
+        self.window
     }
 
     /// Custody of these ends: settled ones are remembered in the filters, others are free to come again.
@@ -149,11 +177,16 @@ impl Dedup {
     }
 
     fn key(&self, span: &SpanEntry) -> SpanKey {
+        self.key_of(&span.trace_id, span.span_id, span.kind, span.end)
+    }
+
+    /// The key of one span.
+    pub(crate) fn key_of(&self, trace_id: &TraceId, span_id: SpanId, kind: u8, end: UnixNanos) -> SpanKey {
         let mut bytes = [0; 33];
-        bytes[..16].copy_from_slice(&span.trace_id.0);
-        bytes[16..24].copy_from_slice(&span.span_id.0);
-        bytes[24..32].copy_from_slice(&span.end.0.to_le_bytes());
-        bytes[32] = span.kind;
+        bytes[..16].copy_from_slice(&trace_id.0);
+        bytes[16..24].copy_from_slice(&span_id.0);
+        bytes[24..32].copy_from_slice(&end.0.to_le_bytes());
+        bytes[32] = kind;
         SpanKey(xxh3_128_with_secret(&bytes, &self.secret))
     }
 }
@@ -177,6 +210,23 @@ impl Shard {
         let found = (duplicates.len() - before) as u64;
         self.duplicates += found;
         self.admitted += indexes.len() as u64 - found;
+    }
+
+    fn known(&mut self, keys: &[SpanKey], indexes: &[u32], now: Tick, known: &mut Vec<u32>) {
+        self.settled.expire(now);
+        for indexes in indexes.chunks(TOGETHER) {
+            let mut group = [0; TOGETHER];
+            for (slot, index) in group.iter_mut().zip(indexes) {
+                *slot = keys[*index as usize].0;
+            }
+            let settled = self.settled.contain(&group[..indexes.len()]);
+            for (bit, index) in indexes.iter().enumerate() {
+                let key = keys[*index as usize];
+                if settled >> bit & 1 == 1 || self.custody.find(key.hash(), |other| *other == key).is_some() {
+                    known.push(*index);
+                }
+            }
+        }
     }
 
     /// Into custody; false if it is there already.

@@ -1,18 +1,61 @@
 //! The owner's trace buffer: one shard of it.
+//!
+//! A trace is judged as a whole, so its spans wait here from the first one's arrival until `decision_wait` is over, and
+//! that is most of what a node holds. Spans are copied once, into an arena ([`arena`]), behind each other and without their
+//! resources, of which one copy is kept ([`headers`]); a trace is an entry of fixed size that knows its pieces ([`open`]).
+//! What is decided goes out as encoded requests ([`release`]) or is gone, and its verdict stays ([`verdicts`]): what comes
+//! later follows it. For a while the trace itself stays, for explanations ([`recent`]).
+//!
+//! Everything is bounded, and a bound that is reached decides traces early, with a reason ([`Cause`]): a cap of one trace ends
+//! that trace, the memory's ends the heaviest and oldest ([`pressure`]). Decisions cannot starve either: whoever brings spans
+//! to a shard that is behind decides as many traces as it brings.
+//!
+//! Duplicates of open traces are found exactly ([`seen`]). A kept span enters the custody of [`Dedup`] in the same moment that it
+//! leaves; of a dropped trace no span needs to be remembered, as the verdict answers for all that ever comes. So the
+//! settled spans' filters are asked only for spans that come after a kept trace's verdict, and for new traces when verdicts
+//! had to be forgotten sooner than settled spans are.
 
+mod arena;
+mod decide;
+mod explain;
+mod groups;
+mod headers;
+mod index;
+mod keys;
+mod offer;
+mod open;
+mod pressure;
+mod queues;
+mod recent;
+mod release;
 pub mod report;
+mod seen;
+mod shares;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod verdicts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use self::groups::Groups;
+use self::keys::Keys;
+use self::offer::Scopes;
+use self::open::{Store, Trace};
+use self::queues::{By, ByWeight, Queue};
+pub use self::release::Release;
+use self::release::Writer;
 pub use self::report::{SpanLine, TraceDetails, TraceReport, TraceState, Wanted};
+use self::shares::Shares;
+use self::verdicts::Verdicts;
 use super::cross_cluster::CrossCluster;
-use super::dedup::{Dedup, SpanKey};
+use super::dedup::Dedup;
 use super::sampling::Sampler;
 use crate::config::settings::SamplingMarks;
-use crate::model::{Fate, Receipt, Spans, Tick, TraceId};
+use crate::model::{Fate, Receipt, Spans, Tick};
 
 /// How long and how much one shard holds.
 #[derive(Clone, Debug)]
@@ -25,13 +68,13 @@ pub struct Bounds {
     pub max_bytes: u64,
     /// 0: as many as fit.
     pub max_traces: usize,
-    /// Caps of one trace; what is above is decided at once.
+    /// Caps of one trace: when one is reached the trace is decided at once, and what follows of it is late.
     pub max_trace_bytes: u64,
     pub max_trace_spans: u32,
     /// Verdicts to remember; 0: ten times the most open traces there were.
     pub kept_verdicts: usize,
     pub dropped_verdicts: usize,
-    /// How long a verdict is remembered at most.
+    /// How long a verdict is remembered, if there is room.
     pub verdict_time: Duration,
     /// Decided traces that can still be shown: their spans' bytes, and their number.
     pub recent_bytes: u64,
@@ -95,15 +138,6 @@ impl Cause {
     }
 }
 
-/// Kept spans on their way out. Whoever has them resolves the receipts, and tells [`Traces`]' dedup the fate of the keys.
-pub struct Release {
-    pub spans: Spans,
-    /// Together they answer for exactly these spans, in their order.
-    pub receipts: Vec<Receipt>,
-    /// In custody of the dedup until settled; empty without one.
-    pub keys: Vec<SpanKey>,
-}
-
 /// Counts and measures of one shard, or of several added up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TracesStatus {
@@ -138,56 +172,180 @@ pub struct TracesStatus {
     pub verdicts_seconds: f64,
 }
 
+/// Share of the memory that verdicts may take, at most.
+const VERDICTS: u64 = 4;
+/// A shard whose next decision is later than this makes those who bring spans decide.
+const BEHIND: Duration = Duration::from_millis(100);
+/// Traces that are then decided besides as many as were brought.
+const CATCH_UP: usize = 8;
+
 /// One shard: the traces whose ids fall to it.
 pub struct Traces {
-    parked: Vec<Release>,
+    bounds: Bounds,
+    judges: Arc<Judges>,
+    dedup: Option<Arc<Dedup>>,
+    keys: Keys,
+    store: Store,
+    verdicts: Verdicts,
+    /// Open traces by the arrival of their first span, which is the order of their deadlines.
+    open: Queue,
+    /// Those of them whose root is there, by its arrival.
+    rooted: Queue,
+    by_weight: ByWeight,
+    /// Decided traces that can be explained, and those of them with their spans; the oldest verdict first.
+    recent: Queue,
+    shown: Queue,
+    shown_bytes: u64,
+    open_spans: u64,
+    counts: TracesStatus,
+    now: Tick,
+    writer: Writer,
+    /// Of the batch at hand: receipts without a place yet, scopes, and spans to be copied.
+    shares: Shares,
+    scopes: Scopes,
+    fresh: Vec<u32>,
+    groups: Groups,
+    /// Traces in the batch at hand.
+    came: usize,
 }
 
 impl Traces {
     /// `dedup` is present if duplicates are to be dropped. `seed` keys the hashes.
     pub fn new(bounds: Bounds, judges: Arc<Judges>, dedup: Option<Arc<Dedup>>, seed: u64) -> Traces {
-        let _ = (bounds, judges, dedup, seed);
-        Traces { parked: Vec::new() }
+        let (kept, dropped, time) = (bounds.kept_verdicts, bounds.dropped_verdicts, bounds.verdict_time);
+        Traces {
+            keys: Keys::new(seed),
+            store: Store::new(bounds.max_bytes),
+            verdicts: Verdicts::new(kept, dropped, time, bounds.max_bytes / VERDICTS),
+            open: Queue::new(By::Age),
+            rooted: Queue::new(By::Root),
+            by_weight: ByWeight::new(),
+            recent: Queue::new(By::Age),
+            shown: Queue::new(By::Weight),
+            shown_bytes: 0,
+            open_spans: 0,
+            counts: TracesStatus::default(),
+            now: Tick::ZERO,
+            writer: Writer::default(),
+            shares: Shares::default(),
+            scopes: Scopes::default(),
+            fresh: Vec::new(),
+            groups: Groups::default(),
+            came: 0,
+            bounds,
+            judges,
+            dedup,
+        }
     }
 
     /// Takes custody of the spans at `indexes` (ascending) of `spans`; `receipt` answers for exactly those. Duplicates and
     /// late spans meet their fate here; what must go out at once is appended to `out`.
-    pub fn offer(&mut self, spans: &Spans, indexes: &[u32], receipt: Receipt, now: Tick, out: &mut Vec<Release>) {
-        let _ = (spans, indexes, now, out);
-        receipt.resolve(Fate::SampledOut);
+    pub fn offer(&mut self, spans: &Spans, indexes: &[u32], mut receipt: Receipt, now: Tick, out: &mut Vec<Release>) {
+        debug_assert_eq!(indexes.len(), receipt.spans() as usize);
+        self.now = self.now.max(now);
+        receipt.accept();
+        if indexes.is_empty() {
+            receipt.resolve(Fate::Duplicate);
+            return;
+        }
+        self.shares.push(receipt);
+        let before = self.store.bytes();
+        self.take(spans, indexes, out);
+        let came = usize::try_from(self.store.bytes().saturating_sub(before)).unwrap_or(usize::MAX);
+        self.shares.rest().for_each(drop);
+        if self.due_since(self.now).is_some_and(|late| late > BEHIND) {
+            self.decide_due(self.came + CATCH_UP, out);
+        }
+        self.relieve(came, out);
+        self.writer.flush(out);
     }
 
     /// Decides what is due, at most `most` traces, and appends what is kept to `out`. True: more is due.
     pub fn advance(&mut self, now: Tick, most: usize, out: &mut Vec<Release>) -> bool {
-        let _ = (now, most);
-        out.append(&mut self.parked);
-        false
+        self.now = self.now.max(now);
+        self.verdicts.expire(self.now);
+        self.decide_due(most, out);
+        self.relieve(0, out);
+        self.writer.flush(out);
+        if self.open.len() == 0 {
+            self.writer.rest();
+        }
+        self.due_since(self.now).is_some()
     }
 
     /// Decides open traces though their time has not come, at most `most`, oldest first. True: some are left.
     pub fn close(&mut self, now: Tick, most: usize, out: &mut Vec<Release>) -> bool {
-        let _ = (now, most, out);
-        false
+        self.now = self.now.max(now);
+        for _ in 0..most {
+            let Some(oldest) = self.open.first() else { break };
+            if self.judges.drop_at_shutdown {
+                self.abandon(oldest);
+            } else {
+                self.decide(oldest, Cause::Shutdown, out);
+            }
+        }
+        self.writer.flush(out);
+        self.open.len() > 0
     }
 
     /// When the next trace is due.
     pub fn next_deadline(&self) -> Option<Tick> {
-        None
+        self.next_due().map(|(due, _, _)| due)
+    }
+
+    /// The trace that is due next, when, and why.
+    fn next_due(&self) -> Option<(Tick, u32, Cause)> {
+        let due = |queue: &Queue| Some((queue.first()?, self.store.traces.get(queue.first()?)?));
+        let waited =
+            due(&self.open).map(|(number, trace)| (trace.first_seen + self.bounds.wait, number, Cause::Waited));
+        let rooted = due(&self.rooted).map(|(number, trace)| (trace.root_due, number, Cause::RootReceived));
+        match (waited, rooted) {
+            (Some(waited), Some(rooted)) if rooted.0 < waited.0 => Some(rooted),
+            (waited, rooted) => waited.or(rooted),
+        }
+    }
+
+    /// When an open trace is due.
+    fn due(&self, trace: &Trace) -> Tick {
+        trace.root_due.min(trace.first_seen + self.bounds.wait)
+    }
+
+    /// For how long the next trace has been due; `None`: none is.
+    fn due_since(&self, now: Tick) -> Option<Duration> {
+        self.next_deadline().filter(|due| *due <= now).map(|due| now.since(due))
+    }
+
+    fn decide_due(&mut self, most: usize, out: &mut Vec<Release>) {
+        for _ in 0..most {
+            let Some((due, number, cause)) = self.next_due().filter(|(due, _, _)| *due <= self.now) else { break };
+            let late = self.now.since(due).as_secs_f64();
+            self.counts.latest_decision_seconds = self.counts.latest_decision_seconds.max(late);
+            self.decide(number, cause, out);
+        }
     }
 
     /// Memory in use, to be counted with the node's.
     pub fn held_bytes(&self) -> u64 {
-        0
-    }
-
-    /// What is known of a trace; `None`: nothing.
-    pub fn report(&self, trace: &TraceId, wanted: Wanted, now: Tick) -> Option<TraceReport> {
-        let _ = (trace, wanted, now);
-        None
+        let scratch = self.groups.bytes() + self.scopes.bytes() + (self.fresh.capacity() * size_of::<u32>()) as u64;
+        self.held() + self.writer.bytes() + scratch + size_of::<Traces>() as u64
     }
 
     pub fn status(&self, now: Tick) -> TracesStatus {
-        let _ = now;
-        TracesStatus::default()
+        let oldest = self.open.first().and_then(|number| self.store.traces.get(number));
+        let (kept_verdicts, dropped_verdicts) = self.verdicts.len();
+        let late_seconds = self.due_since(now).map_or(0.0, |late| late.as_secs_f64());
+        TracesStatus {
+            open_traces: self.open.len() as u64,
+            open_spans: self.open_spans,
+            held_bytes: self.held_bytes(),
+            limit_bytes: self.bounds.max_bytes,
+            oldest_seconds: oldest.map_or(0.0, |trace| now.since(trace.first_seen).as_secs_f64()),
+            late_seconds,
+            latest_decision_seconds: self.counts.latest_decision_seconds.max(late_seconds),
+            kept_verdicts,
+            dropped_verdicts,
+            verdicts_seconds: self.verdicts.reach(now).as_secs_f64(),
+            ..self.counts.clone()
+        }
     }
 }

@@ -1,0 +1,196 @@
+//! Verdicts that outlive their traces: what comes late follows them.
+//!
+//! A verdict forgotten too early makes a late span a new trace, and a second verdict on a fragment. So they are many, small
+//! and remembered by count as well as by time. An entry is a word: 48 bits of keyed hash and 16 of verdict; six more bits
+//! chose its table, so that two traces are mistaken for each other once in 2^54 pairs. Kept and dropped traces have their
+//! own room, as drops are usually many more and must not push out what was kept.
+//!
+//! Room is generations that follow each other. The oldest goes as a whole when the newest has its share of the count or of
+//! the time, without looking at one entry. Least-recently-used order would need three times the memory for what happens
+//! rarely: late spans come soon after. Tables are many and small, so that growing is no pause.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use super::Cause;
+use super::index::spread;
+use crate::logic::sampling::PolicyIndex;
+use crate::model::Tick;
+
+const TABLES: usize = 64;
+/// The one that is being filled, and full ones: those alone are as many, and reach as far back, as was promised.
+const GENERATIONS: usize = 3;
+/// Verdicts for each open trace, at most times.
+const PER_OPEN: usize = 10;
+const FEWEST: usize = 4096;
+const HASH: u64 = (1 << 48) - 1;
+/// Policies above this are not remembered.
+const NO_POLICY: u16 = 0xfff;
+
+/// What is remembered of a decided trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Remembered {
+    pub(super) kept: bool,
+    /// Kept for a dry run only.
+    pub(super) would_drop: bool,
+    pub(super) policy: Option<PolicyIndex>,
+    pub(super) cause: Cause,
+}
+
+impl Remembered {
+    fn encode(self) -> u16 {
+        let policy = self.policy.unwrap_or(NO_POLICY).min(NO_POLICY);
+        policy | (self.cause as u16) << 12 | u16::from(self.would_drop) << 15
+    }
+
+    fn decode(bits: u16, kept: bool) -> Remembered {
+        let policy = bits & NO_POLICY;
+        let cause = Cause::ALL.get(usize::from(bits >> 12 & 7)).copied().unwrap_or(Cause::Waited);
+        Remembered { kept, would_drop: bits >> 15 == 1, policy: (policy < NO_POLICY).then_some(policy), cause }
+    }
+}
+
+pub(super) struct Verdicts {
+    kept: Memory,
+    dropped: Memory,
+    most: u64,
+    time: Duration,
+    /// Most open traces at once since the generation began, and in the one before.
+    peak: [usize; 2],
+}
+
+impl Verdicts {
+    /// 0: as many as ten times the most open traces there were. Not above `max_bytes` in any case, but for an empty shell.
+    pub(super) fn new(kept: usize, dropped: usize, time: Duration, max_bytes: u64) -> Verdicts {
+        let memory = |count| Memory { count, generations: VecDeque::new(), forgotten: None, bytes: 0 };
+        Verdicts { kept: memory(kept), dropped: memory(dropped), most: max_bytes / 2, time, peak: [0; 2] }
+    }
+
+    /// `open`: traces that are open.
+    pub(super) fn remember(&mut self, hash: u64, verdict: Remembered, open: usize, now: Tick) {
+        self.peak[0] = self.peak[0].max(open);
+        let peak = self.peak[0].max(self.peak[1]);
+        let memory = if verdict.kept { &mut self.kept } else { &mut self.dropped };
+        if memory.insert(hash, verdict.encode(), peak, self.most, self.time, now) {
+            self.peak = [open, self.peak[0]];
+        }
+    }
+
+    pub(super) fn find(&self, hash: u64) -> Option<Remembered> {
+        let kept = self.kept.find(hash).map(|bits| Remembered::decode(bits, true));
+        kept.or_else(|| self.dropped.find(hash).map(|bits| Remembered::decode(bits, false)))
+    }
+
+    pub(super) fn expire(&mut self, now: Tick) {
+        self.kept.expire(self.time, now);
+        self.dropped.expire(self.time, now);
+    }
+
+    /// How far back all of them are remembered.
+    pub(super) fn reach(&self, now: Tick) -> Duration {
+        let of = |memory: &Memory| memory.forgotten.map_or(self.time, |at| now.since(at).min(self.time));
+        of(&self.kept).min(of(&self.dropped))
+    }
+
+    /// Kept and dropped ones that are remembered.
+    pub(super) fn len(&self) -> (u64, u64) {
+        let of = |memory: &Memory| memory.generations.iter().map(|generation| generation.len as u64).sum();
+        (of(&self.kept), of(&self.dropped))
+    }
+
+    /// Memory in use.
+    pub(super) fn bytes(&self) -> u64 {
+        self.kept.bytes + self.dropped.bytes
+    }
+}
+
+struct Memory {
+    count: usize,
+    /// The newest is the last.
+    generations: VecDeque<Generation>,
+    /// When the youngest verdict was made that is forgotten.
+    forgotten: Option<Tick>,
+    bytes: u64,
+}
+
+struct Generation {
+    tables: Vec<HashTable<u64>>,
+    len: usize,
+    bytes: u64,
+    begun: Tick,
+    last: Tick,
+}
+
+impl Memory {
+    /// True if a generation has begun with it.
+    fn insert(&mut self, hash: u64, bits: u16, peak: usize, most: u64, time: Duration, now: Tick) -> bool {
+        let whole = if self.count == 0 { peak.saturating_mul(PER_OPEN).max(FEWEST) } else { self.count };
+        let share = whole.div_ceil(GENERATIONS - 1).max(1);
+        let slice = time / (GENERATIONS - 1) as u32;
+        // Tables grow to twice their size.
+        let most = most / (2 * GENERATIONS as u64);
+        let full =
+            |newest: &Generation| newest.len >= share || newest.bytes >= most || now.since(newest.begun) >= slice;
+        let begins = self.generations.back().is_none_or(full);
+        if begins {
+            while self.generations.len() >= GENERATIONS {
+                self.forget();
+            }
+            self.generations.push_back(Generation::new(now));
+            self.bytes += self.generations.back().map_or(0, |newest| newest.bytes);
+        }
+        if let Some(newest) = self.generations.back_mut() {
+            self.bytes += newest.insert(hash, bits);
+            newest.last = now;
+        }
+        begins
+    }
+
+    fn forget(&mut self) {
+        if let Some(oldest) = self.generations.pop_front() {
+            self.bytes -= oldest.bytes;
+            self.forgotten = Some(oldest.last);
+        }
+    }
+
+    fn find(&self, hash: u64) -> Option<u16> {
+        self.generations.iter().rev().find_map(|generation| generation.find(hash))
+    }
+
+    fn expire(&mut self, time: Duration, now: Tick) {
+        while self.generations.front().is_some_and(|oldest| now.since(oldest.last) > time) {
+            self.forget();
+        }
+    }
+}
+
+fn place(hash: u64) -> (usize, u64) {
+    ((hash >> 58) as usize, hash & HASH)
+}
+
+impl Generation {
+    fn new(now: Tick) -> Generation {
+        let tables: Vec<HashTable<u64>> = (0..TABLES).map(|_| HashTable::new()).collect();
+        let bytes = (TABLES * size_of::<HashTable<u64>>()) as u64;
+        Generation { tables, len: 0, bytes, begun: now, last: now }
+    }
+
+    /// How much more memory it takes then.
+    fn insert(&mut self, hash: u64, bits: u16) -> u64 {
+        let (table, hash) = place(hash);
+        let table = &mut self.tables[table];
+        let before = table.allocation_size();
+        table.insert_unique(spread(hash), hash << 16 | u64::from(bits), |entry| spread(entry >> 16));
+        let more = (table.allocation_size() - before) as u64;
+        self.len += 1;
+        self.bytes += more;
+        more
+    }
+
+    fn find(&self, hash: u64) -> Option<u16> {
+        let (table, hash) = place(hash);
+        self.tables[table].find(spread(hash), |entry| entry >> 16 == hash).map(|entry| *entry as u16)
+    }
+}
