@@ -1,10 +1,13 @@
-//! What the pure decisions cost: `cargo bench --no-default-features --bench logic`.
+//! What the pure decisions cost: `cargo bench --no-default-features --bench logic`, or with `-- ring`, `-- filters`,
+//! `-- dedup`, `-- traces` a part of it.
 //!
 //! Times are of this thread's CPU clock, so that other work on the machine does not count; the longest batch
 //! too. Medians are over batches of 512 spans, for filters over the last tenth of them: nearly full.
 
 // A benchmark that cannot go on should stop.
 #![allow(clippy::unwrap_used)]
+
+mod buffer;
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -21,31 +24,41 @@ const BATCH: u64 = 512;
 const SPANS: u64 = 10_000_000;
 
 fn main() {
-    println!("ring of 65,536 slots");
-    println!("{:>10} {:>10} {:>12} {:>12} {:>10}", "members", "weights", "look up ns", "build ms", "max/mean");
-    for (members, weights) in [(3, 1), (100, 1), (1_000, 1), (1_000, 8)] {
-        ring(members, weights);
+    // Cargo adds flags of its own.
+    let parts: Vec<String> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if wanted("ring") {
+        println!("ring of 65,536 slots");
+        println!("{:>10} {:>10} {:>12} {:>12} {:>10}", "members", "weights", "look up ns", "build ms", "max/mean");
+        for (members, weights) in [(3, 1), (100, 1), (1_000, 1), (1_000, 8)] {
+            ring(members, weights);
+        }
     }
-
-    println!("\nfilters: {SPANS} random keys, look-up and insertion of {BATCH} at a time, then as many strangers");
-    println!(
-        "{:>40} {:>9} {:>11} {:>10} {:>10} {:>11} {:>9}",
-        "", "bytes/key", "look up ns", "insert ns", "repeat ns", "error", "mistaken"
-    );
-    filter("bloomfilter 3.0", Bloomfilter::new());
-    filter("fastbloom 0.17, SipHash", Fastbloom(fastbloom(), false));
-    filter("fastbloom 0.17, key's own hash", Fastbloom(fastbloom(), true));
-    filter("two blocked Bloom filters, 2 x 36 bits", TwoBlocked::new(36));
-    filter("lines of fingerprints", Lines(Filter::new(SPANS as usize, 1 << 30)));
-
-    println!("\nwhole dedup: {SPANS} spans in batches of {BATCH}, admitted and settled");
-    println!(
-        "{:>40} {:>9} {:>10} {:>10} {:>10} {:>11} {:>9} {:>10} {:>10}",
-        "", "admit ns", "settle ns", "repeat ns", "MiB", "error", "mistaken", "window s", "longest ms"
-    );
-    dedup("window 300 s, 256 MiB, 100,000 spans/s", 256 << 20, 100_000);
-    dedup("window 300 s, 32 MiB, 100,000 spans/s", 32 << 20, 100_000);
-    dedup("window 300 s, 256 MiB, 10,000 spans/s", 256 << 20, 10_000);
+    if wanted("filters") {
+        println!("\nfilters: {SPANS} random keys, look-up and insertion of {BATCH} at a time, then as many strangers");
+        println!(
+            "{:>40} {:>9} {:>11} {:>10} {:>10} {:>11} {:>9}",
+            "", "bytes/key", "look up ns", "insert ns", "repeat ns", "error", "mistaken"
+        );
+        filter("bloomfilter 3.0", Bloomfilter::new());
+        filter("fastbloom 0.17, SipHash", Fastbloom(fastbloom(), false));
+        filter("fastbloom 0.17, key's own hash", Fastbloom(fastbloom(), true));
+        filter("two blocked Bloom filters, 2 x 36 bits", TwoBlocked::new(36));
+        filter("lines of fingerprints", Lines(Filter::new(SPANS as usize, 1 << 30)));
+    }
+    if wanted("dedup") {
+        println!("\nwhole dedup: {SPANS} spans in batches of {BATCH}, admitted and settled");
+        println!(
+            "{:>40} {:>9} {:>10} {:>10} {:>10} {:>11} {:>9} {:>10} {:>10}",
+            "", "admit ns", "settle ns", "repeat ns", "MiB", "error", "mistaken", "window s", "longest ms"
+        );
+        dedup("window 300 s, 256 MiB, 100,000 spans/s", 256 << 20, 100_000);
+        dedup("window 300 s, 32 MiB, 100,000 spans/s", 32 << 20, 100_000);
+        dedup("window 300 s, 256 MiB, 10,000 spans/s", 256 << 20, 10_000);
+    }
+    if wanted("traces") {
+        buffer::measure();
+    }
 }
 
 /// CPU time of this thread that `work` takes, in ns.

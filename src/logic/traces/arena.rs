@@ -317,10 +317,6 @@ impl<'a> Piece<'a> {
         Some(Piece { records: records.as_chunks().0, bodies })
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        piece_bytes(self.records.len(), self.bodies.len())
-    }
-
     pub(super) fn records(self) -> impl Iterator<Item = Record> + 'a {
         self.records.iter().map(Record::decode)
     }

@@ -116,11 +116,6 @@ impl Headers {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes + self.entries.bytes() + self.index.bytes()
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
 }
 
 fn mixed(hashes: &[u64], keys: &Keys) -> u64 {

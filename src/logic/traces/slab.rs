@@ -18,12 +18,11 @@ pub(super) struct Slab<T> {
     roomy: BTreeSet<u32>,
     /// Numbers without a chunk.
     vacant: BTreeSet<u32>,
-    len: usize,
 }
 
 impl<T> Slab<T> {
     pub(super) fn new() -> Slab<T> {
-        Slab { chunks: Vec::new(), roomy: BTreeSet::new(), vacant: BTreeSet::new(), len: 0 }
+        Slab { chunks: Vec::new(), roomy: BTreeSet::new(), vacant: BTreeSet::new() }
     }
 
     pub(super) fn insert(&mut self, entry: T) -> u32 {
@@ -40,7 +39,6 @@ impl<T> Slab<T> {
                 self.roomy.remove(&number);
             }
         }
-        self.len += 1;
         number * CHUNK + slot
     }
 
@@ -61,7 +59,6 @@ impl<T> Slab<T> {
         let chunk = place.as_mut()?;
         let entry = chunk.entries[slot as usize].take()?;
         chunk.used &= !(1 << slot);
-        self.len -= 1;
         if chunk.used == 0 {
             *place = None;
             self.roomy.remove(&at);
@@ -86,10 +83,6 @@ impl<T> Slab<T> {
         chunk.entries[(number % CHUNK) as usize].as_mut()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Memory in use, without what entries point to.
     pub(super) fn bytes(&self) -> u64 {
         let chunks = self.chunks.len() - self.vacant.len();
@@ -111,7 +104,7 @@ mod tests {
             assert_eq!(slab.remove(*number), Some(*number));
             assert_eq!(slab.remove(*number), None);
         }
-        assert_eq!((slab.len(), slab.get(995), slab.get(3)), (10, Some(&995), None));
+        assert_eq!((slab.get(995), slab.get(3)), (Some(&995), None));
         assert_eq!(slab.insert(7), 960, "what is in use is filled first");
         numbers[990..].iter().for_each(|number| assert!(slab.remove(*number).is_some()));
         slab.remove(960);
