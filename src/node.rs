@@ -120,7 +120,7 @@ impl Node {
             exporters.insert(id.clone(), queue);
         }
 
-        let environment = Environment { clock, seed: rand::random() };
+        let environment = Environment { clock, budget: budget.clone(), seed: rand::random() };
         let owned = OwnedPipelines::start(&settings, &exporters, environment)?;
         let mesh = match &settings.mesh {
             Some((_, mesh)) => {
@@ -203,9 +203,15 @@ impl Node {
 
     /// Waits until a part of the node that it cannot be without has ended by itself, and names it: time to stop.
     pub async fn failed(&self) -> &'static str {
-        match &self.parts.mesh {
-            Some(mesh) => mesh.failed().await,
-            None => std::future::pending().await,
+        let mesh = async {
+            match &self.parts.mesh {
+                Some(mesh) => mesh.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            part = mesh => part,
+            part = self.parts.pipelines.failed() => part,
         }
     }
 
@@ -223,11 +229,14 @@ impl Node {
                 warn!("some requests were cut off; their senders got no success and send again");
             }
         }
-        parts.pipelines.stop();
-        let mut unsettled_spans = match &parts.mesh {
-            Some(mesh) => mesh.leave(left() / 2).await,
-            None => 0,
-        };
+        // The mesh still takes what waits in batches for it; once it has left, no span comes any more, and open traces
+        // are as whole as they will be.
+        let mut unsettled_spans = parts.pipelines.stop_local(parts.clock.now() + left() / 4).await;
+        if let Some(mesh) = &parts.mesh {
+            unsettled_spans += mesh.leave(left() / 2).await;
+        }
+        // Exporters deliver meanwhile; the last quarter is for what they got last.
+        unsettled_spans += parts.pipelines.stop(parts.clock.now() + left() * 3 / 4).await;
         unsettled_spans += drain(&parts.exporters, until).await;
         let ledger = parts.ledger.status();
         info!(
@@ -236,6 +245,7 @@ impl Node {
             received_peer = ledger.received_peer,
             forwarded = ledger.forwarded,
             exported = ledger.exported,
+            sampled_out = ledger.sampled_out,
             duplicate = ledger.duplicate,
             "stopped"
         );
@@ -348,7 +358,7 @@ impl Parts {
             pipelines: self.pipelines.status(),
             exporters: self.exporters.values().map(|queue| queue.status()).collect(),
             dedup: self.pipelines.dedups().map(dedup).collect(),
-            traces: Vec::new(),
+            traces: self.pipelines.traces(),
             mesh,
         }
     }

@@ -12,23 +12,30 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde::Serialize;
 use thiserror::Error;
 
+use self::fuse::{Step, fuse};
 use super::Consume;
+use super::assemble::{Assemble, AssembleStatus, Failures, Surroundings};
 use super::batch::Batcher;
 use super::outputs::{FanOut, Outputs};
 use super::sampler::ProbabilisticSampler;
 use super::stages::{MemoryLimiter, SpanDedup, Stage};
-use crate::config::settings::{ComponentId, PipelineSettings, ProcessorSettings, Settings};
+use crate::config::settings::{ComponentId, DedupSettings, PipelineSettings, ProcessorSettings, Settings};
 use crate::export::ExportQueue;
 use crate::logic::dedup::Dedup;
-use crate::model::Batch;
+use crate::logic::traces::{TraceReport, Wanted};
+use crate::model::{Batch, Budget, Tick, TraceId};
 use crate::runtime::clock::Clock;
 use crate::wire::ResourceEdits;
 
+mod fuse;
+
 /// What stages take from the node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Environment {
     pub clock: Clock,
-    /// Keys the hashes of dedup; never leaves the node.
+    /// The node's bytes of spans.
+    pub budget: Budget,
+    /// Keys the hashes of dedup and of the trace buffer; never leaves the node.
     pub seed: u64,
 }
 
@@ -43,6 +50,10 @@ pub enum BuildError {
     NoMesh { pipeline: ComponentId },
     #[error("pipeline {pipeline}: it begins and ends in the mesh, so its spans would go round")]
     MeshLoop { pipeline: ComponentId },
+    #[error(
+        "pipeline {pipeline}: the system gives no thread for deciding traces ({error}); raise the limit of threads"
+    )]
+    Thread { pipeline: ComponentId, error: String },
 }
 
 /// One pipeline, in spans.
@@ -68,6 +79,7 @@ pub struct PipelineStatus {
 pub struct Pipelines {
     settings: Settings,
     built: BTreeMap<ComponentId, Built>,
+    failures: Failures,
 }
 
 /// The pipelines that do not end in the mesh. See the module's head.
@@ -76,6 +88,7 @@ pub struct OwnedPipelines {
     exporters: BTreeMap<ComponentId, Arc<ExportQueue>>,
     environment: Environment,
     built: BTreeMap<ComponentId, Built>,
+    failures: Failures,
 }
 
 /// A pipeline, and handles on those of its stages that have something to say.
@@ -86,6 +99,8 @@ struct Built {
     samplers: Vec<Arc<ProbabilisticSampler>>,
     /// In the order of the path.
     batchers: Vec<Arc<Batcher>>,
+    /// In the order of the path.
+    assembles: Vec<Arc<Assemble>>,
 }
 
 /// Where a pipeline begins.
@@ -128,6 +143,7 @@ impl OwnedPipelines {
             exporters: exporters.clone(),
             environment,
             built: BTreeMap::new(),
+            failures: Failures::default(),
         };
         for (id, pipeline) in &settings.pipelines {
             if !ends_in_mesh(settings, pipeline) {
@@ -153,7 +169,7 @@ impl OwnedPipelines {
                 self.built.insert(id.clone(), built);
             }
         }
-        Ok(Pipelines { settings, built: self.built })
+        Ok(Pipelines { settings, built: self.built, failures: self.failures })
     }
 
     fn build(
@@ -163,46 +179,72 @@ impl OwnedPipelines {
         mesh: Option<&Arc<dyn Consume>>,
     ) -> Result<Built, BuildError> {
         let mut end: Arc<dyn Consume> = Arc::new(self.outputs(id, pipeline, mesh)?);
-        let (mut limiters, mut dedups, mut samplers, mut batchers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut limiters, mut dedups) = (Vec::new(), Vec::new());
+        let (mut samplers, mut batchers, mut assembles) = (Vec::new(), Vec::new(), Vec::new());
+        // Of its own for each pipeline: of two that a receiver feeds, the second would else see duplicates.
+        let mut dedup_of = |name: &ComponentId, settings: &DedupSettings| {
+            let dedup = Arc::new(Dedup::new(settings, self.environment.seed));
+            dedups.push((name.clone(), dedup.clone()));
+            dedup
+        };
+        let mut steps = fuse(id, &pipeline.processors, &self.settings.processors)?;
         // From the end to the beginning: a stage that waits is started with what follows it.
         let mut stages = Vec::new();
-        for name in pipeline.processors.iter().rev() {
-            let missing = || BuildError::Processor { pipeline: id.clone(), id: name.clone() };
-            match self.settings.processors.get(name).ok_or_else(missing)? {
-                ProcessorSettings::MemoryLimiter(settings) => {
-                    let limiter = Arc::new(MemoryLimiter::new(settings.clone()));
-                    limiters.push(limiter.clone());
-                    stages.push(Stage::MemoryLimiter(limiter));
-                }
-                ProcessorSettings::Resource(settings) => {
-                    stages.push(Stage::Resource(ResourceEdits::compile(settings)));
-                }
-                ProcessorSettings::SpanDedup(settings) => {
-                    // Of its own for each pipeline: of two that a receiver feeds, the second would else see duplicates.
-                    let dedup = Arc::new(Dedup::new(settings, self.environment.seed));
-                    dedups.push((name.clone(), dedup.clone()));
-                    stages.push(Stage::SpanDedup(SpanDedup { dedup, clock: self.environment.clock }));
-                }
-                ProcessorSettings::GroupByTrace(_)
-                | ProcessorSettings::CrossCluster(_)
-                | ProcessorSettings::TailSampling(_) => {}
-                ProcessorSettings::ProbabilisticSampler(settings) => {
-                    let sampler = Arc::new(ProbabilisticSampler::new(settings));
-                    samplers.push(sampler.clone());
-                    stages.push(Stage::ProbabilisticSampler(sampler));
-                }
-                ProcessorSettings::Batch(settings) => {
+        while let Some(step) = steps.pop() {
+            match step {
+                Step::Whole { settings, dedup } => {
                     let next = Arc::new(Chain { stages: in_order(&mut stages), end });
-                    let batcher = Batcher::start(settings.clone(), self.environment.clock, next);
-                    batchers.push(batcher.clone());
-                    end = batcher;
+                    let dedup = dedup.zip(settings.dedup.as_ref()).map(|(name, settings)| dedup_of(name, settings));
+                    let started = Assemble::start(id.clone(), &settings, dedup, self.surroundings(), next);
+                    let thread =
+                        |error: std::io::Error| BuildError::Thread { pipeline: id.clone(), error: error.to_string() };
+                    let assemble = started.map_err(thread)?;
+                    assembles.push(assemble.clone());
+                    end = assemble;
                 }
+                Step::One(name, processor) => match processor {
+                    ProcessorSettings::MemoryLimiter(settings) => {
+                        let limiter = Arc::new(MemoryLimiter::new(settings.clone()));
+                        limiters.push(limiter.clone());
+                        stages.push(Stage::MemoryLimiter(limiter));
+                    }
+                    ProcessorSettings::Resource(settings) => {
+                        stages.push(Stage::Resource(ResourceEdits::compile(settings)));
+                    }
+                    ProcessorSettings::SpanDedup(settings) => {
+                        let dedup = dedup_of(name, settings);
+                        stages.push(Stage::SpanDedup(SpanDedup { dedup, clock: self.environment.clock }));
+                    }
+                    // Whole-trace processors are steps of their own.
+                    ProcessorSettings::GroupByTrace(_)
+                    | ProcessorSettings::CrossCluster(_)
+                    | ProcessorSettings::TailSampling(_) => {}
+                    ProcessorSettings::ProbabilisticSampler(settings) => {
+                        let sampler = Arc::new(ProbabilisticSampler::new(settings));
+                        samplers.push(sampler.clone());
+                        stages.push(Stage::ProbabilisticSampler(sampler));
+                    }
+                    ProcessorSettings::Batch(settings) => {
+                        let next = Arc::new(Chain { stages: in_order(&mut stages), end });
+                        let batcher = Batcher::start(settings.clone(), self.environment.clock, next);
+                        batchers.push(batcher.clone());
+                        end = batcher;
+                    }
+                },
             }
         }
         batchers.reverse();
+        assembles.reverse();
         let first = Chain { stages: in_order(&mut stages), end };
         let head = Arc::new(Pipeline { incoming_spans: AtomicU64::new(0), first });
-        Ok(Built { head, limiters, dedups, samplers, batchers })
+        Ok(Built { head, limiters, dedups, samplers, batchers, assembles })
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let Environment { clock, budget, seed } = self.environment.clone();
+        let mesh = self.settings.mesh.as_ref().map(|(_, mesh)| mesh);
+        let owner = mesh.map(|mesh| format!("{}/{}", mesh.cluster, mesh.node)).unwrap_or_default();
+        Surroundings { clock, budget, seed, owner, failures: self.failures.clone() }
     }
 
     fn outputs(
@@ -264,10 +306,55 @@ impl Pipelines {
         self.built.iter().map(|(id, built)| built.status(id)).collect()
     }
 
-    /// Sends on what waits in `batch` stages, and lets everything later pass without waiting. Exporters are drained
-    /// after this.
-    pub fn stop(&self) {
-        self.built.values().flat_map(|built| &built.batchers).for_each(|batcher| batcher.stop());
+    /// The trace buffers.
+    pub fn traces(&self) -> Vec<AssembleStatus> {
+        self.assembles().map(|assemble| assemble.status()).collect()
+    }
+
+    /// What the first pipeline that knows the trace says of it.
+    pub fn report(&self, trace: &TraceId, wanted: Wanted) -> Option<TraceReport> {
+        self.assembles().find_map(|assemble| assemble.report(trace, wanted))
+    }
+
+    /// How far back the verdicts on traces are remembered, in seconds; `None`: no pipeline waits for whole traces.
+    pub fn remembers_seconds(&self) -> Option<f64> {
+        self.assembles().map(|assemble| assemble.remembers_seconds()).reduce(f64::min)
+    }
+
+    /// Waits until a part that the pipelines cannot be without has failed, and names it. The node must stop then.
+    pub async fn failed(&self) -> &'static str {
+        self.failures.any().await;
+        "deciding traces"
+    }
+
+    /// Hands what waits in pipelines that end in the mesh over to it, and lets everything later pass without waiting. To
+    /// be called before the node leaves the mesh. Returns the spans that the mesh did not take until `until`.
+    pub async fn stop_local(&self, until: Tick) -> u64 {
+        self.stop_those(true, until).await
+    }
+
+    /// The same for all other pipelines, once the mesh sends nothing more: traces are decided, and what is kept goes to the
+    /// exporters, which are drained after this. Returns the spans that they did not take until `until`; those are
+    /// resolved as dropped at shutdown.
+    pub async fn stop(&self, until: Tick) -> u64 {
+        self.stop_those(false, until).await
+    }
+
+    async fn stop_those(&self, before_mesh: bool, until: Tick) -> u64 {
+        let ends_there =
+            |id: &ComponentId| self.settings.pipelines.get(id).is_some_and(|p| ends_in_mesh(&self.settings, p));
+        let those = || self.built.iter().filter(|(id, _)| ends_there(id) == before_mesh).map(|(_, built)| built);
+        // Batches first, also those behind a trace buffer: what they do not get rid of goes back to it while it runs.
+        those().flat_map(|built| &built.batchers).for_each(|batcher| batcher.stop());
+        let mut lost = 0;
+        for assemble in those().flat_map(|built| &built.assembles) {
+            lost += assemble.stop(until).await;
+        }
+        lost
+    }
+
+    fn assembles(&self) -> impl Iterator<Item = &Arc<Assemble>> {
+        self.built.values().flat_map(|built| &built.assembles)
     }
 }
 

@@ -87,7 +87,7 @@ impl Files {
     }
 
     fn environment(&self) -> Environment {
-        Environment { clock: self.clock, seed: 1 }
+        Environment { clock: self.clock, budget: Budget::default(), seed: 1 }
     }
 
     /// Everything that was exported to a file.
@@ -127,7 +127,7 @@ async fn local_spans_go_to_the_mesh_and_owned_ones_to_the_exporter() {
     let status = pipelines.status();
     assert_eq!((status[0].incoming_spans, status[0].sent_batches, status[1].incoming_spans), (4, 1, 4));
     assert_eq!(files.drained("one").await.lines().count(), 1);
-    pipelines.stop();
+    assert_eq!(pipelines.stop(files.clock.now()).await, 0);
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn a_stop_sends_on_what_waits() {
     let sender = Watched::default();
     pipelines.feed("otlp").unwrap().consume(batch(&request(&["a"]), &sender));
     assert_eq!(sender.answer(), None);
-    pipelines.stop();
+    assert_eq!(pipelines.stop(files.clock.now()).await, 0);
     assert_eq!(sender.answer(), Some(Ok(())));
     assert_eq!(files.drained("one").await.lines().count(), 1);
 }
@@ -204,6 +204,7 @@ async fn under_load_from_many_threads_and_through_a_stop_every_span_is_accounted
     let threads: Vec<_> = (0..4)
         .map(|thread| {
             let (pipelines, ledger, budget) = (pipelines.clone(), ledger.clone(), budget.clone());
+            let runtime = tokio::runtime::Handle::current();
             std::thread::spawn(move || {
                 let feed = pipelines.feed("otlp").unwrap();
                 for round in 0..300 {
@@ -215,7 +216,7 @@ async fn under_load_from_many_threads_and_through_a_stop_every_span_is_accounted
                     let receipt = ledger.open(3, Source::Local, |_| ());
                     feed.consume(Batch { held: budget.hold(spans.bytes.len()), spans, receipt, hops: 0 });
                     if thread == 0 && round == 200 {
-                        pipelines.stop();
+                        assert_eq!(runtime.block_on(pipelines.stop(Tick::ZERO)), 0);
                     }
                 }
             })
