@@ -1,5 +1,6 @@
 //! Doubles for tests of stages: the sender's side of a receipt, and an end that keeps what it gets.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -74,6 +75,9 @@ impl Holder for Watched {
 pub(crate) struct End {
     kept: Mutex<Vec<Batch>>,
     arrived: watch::Sender<usize>,
+    refused: watch::Sender<usize>,
+    /// Take custody at once, as a queue does.
+    pub(crate) accepting: AtomicBool,
     /// Refuse at once with this.
     pub(crate) refusing: Mutex<Option<Refusal>>,
 }
@@ -91,13 +95,22 @@ impl End {
     pub(crate) async fn wait_for(&self, count: usize) {
         self.arrived.subscribe().wait_for(|&arrived| arrived >= count).await.unwrap();
     }
+
+    /// Waits until `count` batches were refused in all.
+    pub(crate) async fn wait_for_refusals(&self, count: usize) {
+        self.refused.subscribe().wait_for(|&refused| refused >= count).await.unwrap();
+    }
 }
 
 impl Consume for End {
-    fn consume(&self, batch: Batch) {
+    fn consume(&self, mut batch: Batch) {
         if let Some(refusal) = self.refusing.lock().unwrap().clone() {
             batch.receipt.resolve(Fate::Refused(refusal));
+            self.refused.send_modify(|refused| *refused += 1);
             return;
+        }
+        if self.accepting.load(Relaxed) {
+            batch.receipt.accept();
         }
         self.kept.lock().unwrap().push(batch);
         self.arrived.send_modify(|arrived| *arrived += 1);

@@ -97,6 +97,11 @@ impl Decider {
         self.changed.notify_one();
     }
 
+    #[cfg(test)]
+    pub(super) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
+    }
+
     fn run(&self, assemble: &Weak<Assemble>) {
         let mut steps = Steps::default();
         loop {
@@ -171,14 +176,16 @@ impl Assemble {
     fn closing_round(&self, until: Tick, steps: &mut Steps) -> Option<Duration> {
         // Read first: whoever was inside before may have left something in a shard.
         let alone = self.inside.load(SeqCst) == 0;
-        if self.clock.now() >= until {
+        let over = self.clock.now() >= until;
+        if over {
             self.exit.give_up();
         }
         let (more, _) = self.each_shard(steps, |shard, now, most, out| shard.traces.close(now, most, out));
         let retry = self.exit.retry(MOST_RETRIES);
         match more || retry {
             true => Some(Duration::ZERO),
-            false if alone && self.exit.is_empty() => None,
+            // After the deadline nothing is parked, and who has not answered till then need not be waited for.
+            false if alone && (over || self.exit.is_empty()) => None,
             false => Some(RETRY),
         }
     }

@@ -237,3 +237,6 @@ impl Drop for Inside<'_> {
         self.0.fetch_sub(1, SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,8 +55,9 @@ impl Shards {
         let mut seeds = ChaCha8Rng::seed_from_u64(seed ^ SEED);
         let (seed, held) = (seeds.next_u64(), Budget::default());
         let shard = |_| {
-            let counted = [budget.hold(0), held.hold(0)];
-            Mutex::new(Shard { traces: make(seeds.next_u64()), counted })
+            let mut shard = Shard { traces: make(seeds.next_u64()), counted: [budget.hold(0), held.hold(0)] };
+            shard.count();
+            Mutex::new(shard)
         };
         let shards = (0..count.max(1)).map(shard).collect();
         Shards { seed, shards, held }

@@ -94,3 +94,89 @@ fn add(settings: &mut AssembleSettings, processor: &ProcessorSettings) -> bool {
         | ProcessorSettings::ProbabilisticSampler(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::settings::{
+        BatchSettings, CrossClusterSettings, DedupSettings, GroupByTraceSettings, MemoryLimiterSettings,
+        ProbabilisticSamplerSettings, ResourceSettings, SamplerMode,
+    };
+
+    fn processors() -> BTreeMap<ComponentId, ProcessorSettings> {
+        let wait_duration = Duration::from_secs(1);
+        let dedup = DedupSettings { wait_duration, max_memory_bytes: 1 << 20 };
+        let group = GroupByTraceSettings { wait_duration, num_traces: 1, max_memory_bytes: 1 << 20 };
+        let cross_cluster = CrossClusterSettings {
+            wait_duration,
+            max_memory_bytes: 1 << 20,
+            write_attributes: false,
+            buckets: Vec::new(),
+            entry_services: Vec::new(),
+            max_series: 1,
+        };
+        let sampler = ProbabilisticSamplerSettings {
+            sampling_percentage: 50.0,
+            mode: SamplerMode::Proportional,
+            sampling_precision: 4,
+            fail_closed: true,
+        };
+        let batch = BatchSettings { timeout: wait_duration, send_batch_size: 1, send_batch_max_size: 0 };
+        let limiter = MemoryLimiterSettings { limit_bytes: 2, soft_limit_bytes: 1 };
+        let all = [
+            ("span_dedup", ProcessorSettings::SpanDedup(dedup)),
+            ("groupbytrace", ProcessorSettings::GroupByTrace(group.clone())),
+            ("groupbytrace/2", ProcessorSettings::GroupByTrace(group)),
+            ("cross_cluster", ProcessorSettings::CrossCluster(cross_cluster)),
+            ("probabilistic_sampler", ProcessorSettings::ProbabilisticSampler(sampler)),
+            ("resource", ProcessorSettings::Resource(ResourceSettings { actions: Vec::new() })),
+            ("batch", ProcessorSettings::Batch(batch)),
+            ("memory_limiter", ProcessorSettings::MemoryLimiter(limiter)),
+        ];
+        all.into_iter().map(|(id, settings)| (id.to_owned(), settings)).collect()
+    }
+
+    /// The steps in words.
+    fn steps(names: &[&str]) -> String {
+        let (names, processors) = (names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), processors());
+        let steps = fuse(&"traces".to_owned(), &names, &processors).unwrap();
+        let word = |step: &Step<'_>| match step {
+            Step::One(name, _) => (*name).clone(),
+            Step::Whole { settings, dedup } => {
+                assert_eq!(dedup.is_some(), settings.dedup.is_some());
+                let parts = [
+                    dedup.map_or("", |name| name),
+                    settings.group.as_ref().map_or("", |_| "group"),
+                    settings.cross_cluster.as_ref().map_or("", |_| "cross"),
+                ];
+                format!("[{}]", parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("+"))
+            }
+        };
+        steps.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn neighbours_that_need_whole_traces_share_a_buffer() {
+        assert_eq!(steps(&["groupbytrace", "cross_cluster", "batch"]), "[group+cross] batch");
+        assert_eq!(steps(&["groupbytrace", "batch", "cross_cluster"]), "[group] batch [cross]");
+        assert_eq!(steps(&["groupbytrace", "groupbytrace/2"]), "[group] [group]");
+    }
+
+    #[test]
+    fn a_dedup_in_front_is_done_in_the_buffer_unless_spans_are_dropped_in_between() {
+        assert_eq!(steps(&["span_dedup", "groupbytrace"]), "[span_dedup+group]");
+        let kept = ["memory_limiter", "span_dedup", "resource", "batch", "groupbytrace"];
+        assert_eq!(steps(&kept), "memory_limiter resource batch [span_dedup+group]");
+        let dropped = ["span_dedup", "probabilistic_sampler", "groupbytrace"];
+        assert_eq!(steps(&dropped), "span_dedup probabilistic_sampler [group]");
+        assert_eq!(steps(&["groupbytrace", "span_dedup"]), "[group] span_dedup");
+        assert_eq!(steps(&["span_dedup", "batch"]), "span_dedup batch");
+    }
+
+    #[test]
+    fn behind_a_buffer_no_memory_limiter_can_refuse() {
+        assert_eq!(steps(&["memory_limiter", "groupbytrace", "memory_limiter"]), "memory_limiter [group]");
+    }
+}

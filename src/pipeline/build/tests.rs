@@ -2,10 +2,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::settings::{
-    AdminSettings, Advertise, BatchSettings, DedupSettings, ExporterSettings, FileExporterSettings, LinkCompression,
-    LogFormat, MemoryLimiterSettings, MeshSettings, ProbabilisticSamplerSettings, SamplerMode, TelemetrySettings,
+    AdminSettings, Advertise, BatchSettings, CrossClusterSettings, DedupSettings, ExporterSettings,
+    FileExporterSettings, GroupByTraceSettings, LinkCompression, LogFormat, MemoryLimiterSettings, MeshSettings,
+    ProbabilisticSamplerSettings, SamplerMode, TelemetrySettings,
 };
-use crate::export::testing::{Answer, TestBackend, batch, names, otlp, request};
+use crate::export::testing::{Answer, TestBackend, batch, names, otlp, request, spans};
 use crate::export::{self, queue};
 use crate::model::{Budget, ClusterName, Fate, NodeName, Reason, Refusal};
 use crate::pipeline::testing::{End, Watched};
@@ -51,10 +52,25 @@ fn settings(pipelines: &[Line<'_>]) -> Settings {
         sampling_precision: 4,
         fail_closed: true,
     };
+    let group = GroupByTraceSettings {
+        wait_duration: Duration::from_secs(3600),
+        num_traces: 1_000,
+        max_memory_bytes: 16 << 20,
+    };
+    let cross_cluster = CrossClusterSettings {
+        wait_duration: Duration::from_secs(3600),
+        max_memory_bytes: 16 << 20,
+        write_attributes: false,
+        buckets: vec![0.1],
+        entry_services: Vec::new(),
+        max_series: 100,
+    };
     Settings {
         receivers: BTreeMap::new(),
         processors: BTreeMap::from([
             ("batch".to_owned(), ProcessorSettings::Batch(batch)),
+            ("cross_cluster".to_owned(), ProcessorSettings::CrossCluster(cross_cluster)),
+            ("groupbytrace".to_owned(), ProcessorSettings::GroupByTrace(group)),
             ("memory_limiter".to_owned(), ProcessorSettings::MemoryLimiter(limiter)),
             ("span_dedup".to_owned(), ProcessorSettings::SpanDedup(dedup)),
             ("probabilistic_sampler".to_owned(), ProcessorSettings::ProbabilisticSampler(sampler)),
@@ -184,6 +200,63 @@ async fn a_stop_sends_on_what_waits() {
     assert_eq!(pipelines.stop(files.clock.now()).await, 0);
     assert_eq!(sender.answer(), Some(Ok(())));
     assert_eq!(files.drained("one").await.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn processors_that_need_whole_traces_are_one_buffer_that_a_stop_empties() {
+    let files = Files::start(&["one"]);
+    let processors = ["memory_limiter", "span_dedup", "cross_cluster", "groupbytrace", "batch"];
+    let settings =
+        settings(&[("traces", &["otlp"], &processors, &["file/one"]), ("plain", &["otlp/2"], &[], &["file/one"])]);
+    let pipelines = OwnedPipelines::start(&settings, &files.exporters, files.environment()).unwrap();
+    let pipelines = pipelines.join(None).unwrap();
+    let [first, again] = [Watched::default(), Watched::default()];
+    let feed = pipelines.feed("otlp").unwrap();
+    feed.consume(batch(&request(&["a", "b"]), &first));
+    assert_eq!(first.answer(), Some(Ok(())));
+    feed.consume(batch(&request(&["b"]), &again));
+    assert_eq!(again.finished(), Some(Fate::Duplicate));
+
+    let status = pipelines.traces();
+    assert_eq!((status.len(), status[0].pipeline.as_str()), (1, "traces"));
+    assert_eq!((status[0].traces.open_traces, status[0].traces.duplicates), (2, 1));
+    assert!(status[0].cross_cluster.is_some() && status[0].policies.is_empty());
+    let dedups: Vec<_> = pipelines.dedups().map(|(pipeline, id, _)| (pipeline.as_str(), id.as_str())).collect();
+    assert_eq!(dedups, [("traces", "span_dedup")]);
+    assert!(pipelines.remembers_seconds().is_some());
+    let trace = spans(&["a"]).spans[0].trace_id;
+    assert!(pipelines.report(&trace, Wanted::default()).is_some());
+    assert!(pipelines.report(&TraceId([9; 16]), Wanted::default()).is_none());
+
+    assert_eq!(first.finished(), None);
+    assert_eq!(pipelines.stop(files.clock.now() + Duration::from_secs(20)).await, 0);
+    let lines = files.drained("one").await;
+    let mut exported: Vec<String> = lines.lines().flat_map(names_of_json).collect();
+    exported.sort();
+    assert_eq!(exported, ["a", "b"]);
+    assert_eq!(first.fate().await, Fate::Exported);
+}
+
+#[tokio::test]
+async fn pipelines_into_the_mesh_and_those_behind_it_stop_apart() {
+    let files = Files::start(&["one"]);
+    let settings = settings(&[
+        ("traces/local", &["otlp"], &["batch"], &["mesh"]),
+        ("traces/owned", &["mesh"], &["groupbytrace"], &["file/one"]),
+    ]);
+    let owned = OwnedPipelines::start(&settings, &files.exporters, files.environment()).unwrap();
+    let owned_end = owned.owned().unwrap();
+    let mesh = End::new();
+    let pipelines = owned.join(Some(mesh.clone())).unwrap();
+    let sender = Watched::default();
+    pipelines.feed("otlp").unwrap().consume(batch(&request(&["a"]), &sender));
+    assert_eq!(pipelines.stop_local(files.clock.now()).await, 0);
+    // What comes of it while the node leaves the mesh is still taken.
+    owned_end.consume(mesh.take().pop().unwrap());
+    assert_eq!(sender.answer(), Some(Ok(())));
+    assert_eq!(pipelines.stop(files.clock.now() + Duration::from_secs(20)).await, 0);
+    assert_eq!(files.drained("one").await.lines().count(), 1);
+    assert_eq!(sender.fate().await, Fate::Exported);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
