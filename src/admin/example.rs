@@ -8,6 +8,7 @@ use crate::link::explain::{Explanation, PeerAnswer};
 use crate::link::status::{LinkStatus, MemberStatus, MeshStatus, RingStatus, ShareStatus};
 use crate::logic::cross_cluster::{CrossClusterStatus, EdgeStatus, HistogramStatus};
 use crate::logic::dedup::DedupStatus;
+use crate::logic::sampling::PolicyStatus;
 use crate::logic::traces::{TracesStatus, Wanted};
 use crate::model::{TraceId, UnixNanos};
 use crate::pipeline::ledger::LedgerStatus;
@@ -20,39 +21,6 @@ pub(crate) const MARKUP: &str = "<script>alert(\"1\\\n2\")</script>";
 pub(crate) fn owner(trace: &TraceId) -> OwnerStatus {
     let owner = Some("us-east-1/node-1".to_owned());
     OwnerStatus { trace_id: trace.to_string(), slot: 77, owner, me: true, ring_version: "00ff".into() }
-}
-
-/// A pipeline that counted some calls, one of them from a cluster with a name that tries to be markup.
-fn traces() -> AssembleStatus {
-    let histogram = |count: u64, sum_seconds: f64| HistogramStatus {
-        count,
-        sum_seconds,
-        buckets: vec![(0.1, count - 1), (1.0, 0), (f64::INFINITY, 1)],
-        exemplars: vec![(0, 0.04, TraceId([0xab; 16])), (2, 2.5, TraceId([0xcd; 16]))],
-    };
-    let edge = |source: &str, target: &str| EdgeStatus {
-        source_cluster: source.into(),
-        target_cluster: target.into(),
-        request: histogram(4, 2.75),
-        network: histogram(3, 2.5),
-        clamped: 1,
-        callee_timed: 2,
-        failed: 3,
-    };
-    let cross_cluster = CrossClusterStatus {
-        edges: vec![edge(MARKUP, "us-east-1"), edge("us-east-1", "eu-west-1")],
-        spans: [("eu-west-1".into(), 20), ("us-east-1".into(), 21)].into(),
-        without_parent: vec![("us-east-1".into(), "missing_parent", 2), ("us-east-1".into(), "unexpected_root", 1)],
-        overflowed: 7,
-    };
-    AssembleStatus {
-        pipeline: "traces/owned".into(),
-        traces: TracesStatus::default(),
-        waiting_bytes: 0,
-        refused_spans: 0,
-        policies: Vec::new(),
-        cross_cluster: Some(cross_cluster),
-    }
 }
 
 /// A node that knows every trace, of three spans with markup in their names, and keeps to what is asked for.
@@ -147,9 +115,10 @@ pub(crate) fn status() -> NodeStatus {
         process: ProcessStatus { cpu_seconds: 1.25, resident_bytes: 20 << 20, open_files: 12, available_bytes: None },
         budget: BudgetStatus { held_bytes: 500, peak_bytes: 900, limit_bytes: Some(1 << 30) },
         ledger: LedgerStatus {
-            received_local: 41,
+            received_local: 47,
             exported: 30,
             duplicate: 10,
+            sampled_out: 6,
             dropped: [("backend_refused", 1)].into(),
             balanced: true,
             ..LedgerStatus::default()
@@ -172,5 +141,69 @@ pub(crate) fn status() -> NodeStatus {
         }],
         traces: vec![traces()],
         mesh: Some(mesh),
+    }
+}
+
+/// A pipeline that decided some traces and counted some calls, one of them from a cluster with a name that tries to be markup.
+fn traces() -> AssembleStatus {
+    let histogram = |count: u64, sum_seconds: f64| HistogramStatus {
+        count,
+        sum_seconds,
+        buckets: vec![(0.1, count - 1), (1.0, 0), (f64::INFINITY, 1)],
+        exemplars: vec![(0, 0.04, TraceId([0xab; 16])), (2, 2.5, TraceId([0xcd; 16]))],
+    };
+    let edge = |source: &str, target: &str| EdgeStatus {
+        source_cluster: source.into(),
+        target_cluster: target.into(),
+        request: histogram(4, 2.75),
+        network: histogram(3, 2.5),
+        clamped: 1,
+        callee_timed: 2,
+        failed: 3,
+    };
+    let cross_cluster = CrossClusterStatus {
+        edges: vec![edge(MARKUP, "us-east-1"), edge("us-east-1", "eu-west-1")],
+        spans: [("eu-west-1".into(), 20), ("us-east-1".into(), 21)].into(),
+        without_parent: vec![("us-east-1".into(), "missing_parent", 2), ("us-east-1".into(), "unexpected_root", 1)],
+        overflowed: 7,
+    };
+    let policy = PolicyStatus {
+        name: "errors".into(),
+        kind: "status_code",
+        sampled: 3,
+        not_sampled: 4,
+        dropped: 1,
+        decided_traces: 2,
+        decided_spans: 20,
+    };
+    AssembleStatus {
+        pipeline: "traces/owned".into(),
+        traces: TracesStatus {
+            open_traces: 7,
+            open_spans: 70,
+            held_bytes: 5_000,
+            limit_bytes: 1 << 20,
+            oldest_seconds: 29.5,
+            late_seconds: 0.25,
+            latest_decision_seconds: 0.75,
+            new_traces: 17,
+            decided: [4, 1, 2, 0, 3, 0, 0],
+            kept_traces: 6,
+            kept_spans: 60,
+            dropped_traces: 4,
+            dropped_spans: 40,
+            duplicates: 10,
+            late_kept_spans: 5,
+            late_dropped_spans: 6,
+            would_drop_traces: 1,
+            would_drop_spans: 12,
+            kept_verdicts: 100,
+            dropped_verdicts: 200,
+            verdicts_seconds: 600.0,
+        },
+        waiting_bytes: 512,
+        refused_spans: 9,
+        policies: vec![policy],
+        cross_cluster: Some(cross_cluster),
     }
 }

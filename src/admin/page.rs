@@ -7,6 +7,9 @@ use std::fmt::{Display, Write};
 
 use super::status::{NodeState, NodeStatus};
 use crate::link::status::MeshStatus;
+use crate::logic::cross_cluster::quantile;
+use crate::logic::traces::Cause;
+use crate::pipeline::AssembleStatus;
 
 pub(super) const STYLE: &str = include_str!("style.css");
 
@@ -39,6 +42,7 @@ pub(super) fn render(status: &NodeStatus) -> String {
         seeds(&mut page, mesh);
     }
     flow(&mut page, status);
+    status.traces.iter().for_each(|traces| whole_traces(&mut page, traces));
     process(&mut page, status);
     page.raw("</main></body></html>\n");
     page.0
@@ -92,6 +96,7 @@ fn ledger(page: &mut Page, status: &NodeStatus) {
         ["forwarded to their owner".to_owned(), ledger.forwarded.to_string()],
         ["exported".to_owned(), ledger.exported.to_string()],
         ["dropped as duplicates".to_owned(), ledger.duplicate.to_string()],
+        ["dropped by sampling".to_owned(), ledger.sampled_out.to_string()],
     ];
     rows.extend(ledger.dropped.iter().map(|(reason, spans)| [format!("dropped: {reason}"), spans.to_string()]));
     rows.push(["in flight".to_owned(), ledger.in_flight.to_string()]);
@@ -176,6 +181,63 @@ fn flow(page: &mut Page, status: &NodeStatus) {
     });
     let head = ["Stage", "Duplicates", "Window", "Filter load", "Chance that a fresh span is dropped"];
     page.table("Dedup", head, rows);
+}
+
+fn whole_traces(page: &mut Page, status: &AssembleStatus) {
+    let traces = &status.traces;
+    let limit = bytes(traces.limit_bytes);
+    let mut rows = vec![
+        ["open traces".to_owned(), format!("{} of {} spans", traces.open_traces, traces.open_spans)],
+        ["held, with what can still be shown".to_owned(), format!("{} of {limit}", bytes(traces.held_bytes))],
+        ["oldest open trace".to_owned(), duration(traces.oldest_seconds)],
+        ["latest decision".to_owned(), format!("{:.3} s after it was due", traces.latest_decision_seconds)],
+        ["kept".to_owned(), format!("{} of {} spans", traces.kept_traces, traces.kept_spans)],
+        ["dropped".to_owned(), format!("{} of {} spans", traces.dropped_traces, traces.dropped_spans)],
+        ["duplicates".to_owned(), format!("{} spans", traces.duplicates)],
+        ["late, and kept as their trace".to_owned(), format!("{} spans", traces.late_kept_spans)],
+        ["late, and dropped as their trace".to_owned(), format!("{} spans", traces.late_dropped_spans)],
+        ["kept, and waiting for exporters".to_owned(), bytes(status.waiting_bytes)],
+        ["refused, still with their sender".to_owned(), format!("{} spans", status.refused_spans)],
+        ["verdicts remembered for".to_owned(), duration(traces.verdicts_seconds)],
+    ];
+    if traces.would_drop_traces > 0 {
+        let would = format!("{} of {} spans", traces.would_drop_traces, traces.would_drop_spans);
+        rows.push(["kept for dry_run only".to_owned(), would]);
+    }
+    let decided = Cause::ALL.into_iter().zip(traces.decided);
+    rows.extend(decided.map(|(cause, count)| [format!("decided: {}", cause.label()), count.to_string()]));
+    page.table(&format!("Whole traces of {}", status.pipeline), ["Fact", "Value"], rows);
+
+    let rows = status.policies.iter().map(|policy| {
+        [
+            policy.name.clone(),
+            policy.kind.to_owned(),
+            policy.sampled.to_string(),
+            policy.not_sampled.to_string(),
+            policy.dropped.to_string(),
+            policy.decided_traces.to_string(),
+        ]
+    });
+    let head = ["Policy", "Type", "Kept", "Not kept", "Dropped", "Decided the verdict"];
+    page.table(&format!("Policies of {}, in traces", status.pipeline), head, rows);
+
+    let seconds = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{:.1} ms", value * 1_000.0));
+    let rows = status.cross_cluster.iter().flat_map(|cross_cluster| &cross_cluster.edges).map(|edge| {
+        [
+            format!("{} to {}", edge.source_cluster, edge.target_cluster),
+            edge.request.count.to_string(),
+            edge.failed.to_string(),
+            seconds(quantile(&edge.request.buckets, 0.5)),
+            seconds(quantile(&edge.request.buckets, 0.99)),
+            seconds(quantile(&edge.network.buckets, 0.5)),
+            seconds(quantile(&edge.network.buckets, 0.99)),
+        ]
+    });
+    let head = ["Call", "Calls", "Failed", "p50", "p99", "Network p50", "Network p99"];
+    page.table(&format!("Calls between clusters, as {} saw them", status.pipeline), head, rows);
+    let rows = status.cross_cluster.iter().flat_map(|cross_cluster| &cross_cluster.without_parent);
+    let rows = rows.map(|(cluster, reason, spans)| [cluster.clone(), (*reason).to_owned(), spans.to_string()]);
+    page.table("Spans whose context was lost on the way", ["Cluster", "Reason", "Spans"], rows);
 }
 
 fn process(page: &mut Page, status: &NodeStatus) {

@@ -74,8 +74,9 @@ pub struct CallLine {
     pub target: &'static str,
     #[serde(flatten)]
     pub calls: Counted,
-    pub p50_seconds: f64,
-    pub p99_seconds: f64,
+    /// Absent: there were none.
+    pub p50_seconds: Option<f64>,
+    pub p99_seconds: Option<f64>,
 }
 
 /// All nodes together.
@@ -208,7 +209,7 @@ mod tests {
         let (one, two) = (view(1, 4), view(1, 5));
         let decisions = Decisions::of(&[&one, &two], &forecast());
         assert_eq!((decisions.rules[0].traces.counted, decisions.calls[0].calls.counted), (2, 9));
-        assert!((0.25..=0.5).contains(&decisions.calls[0].p50_seconds));
+        assert!((0.25..=0.5).contains(&decisions.calls[0].p50_seconds.unwrap()));
         assert_eq!(decisions.differences(21), Vec::<String>::new());
     }
 

@@ -150,7 +150,8 @@ fn block(l: &Ledger) -> Vec<String> {
         ));
     }
     for call in &d.calls {
-        let (p50, p99) = (call.p50_seconds * 1e3, call.p99_seconds * 1e3);
+        let millis = |seconds: Option<f64>| seconds.unwrap_or_default() * 1e3;
+        let (p50, p99) = (millis(call.p50_seconds), millis(call.p99_seconds));
         lines.push(format!(
             "  {:<9} -> {:<9} {:>7} calls, p50 {p50:>6.0} ms, p99 {p99:>6.0} ms",
             call.source, call.target, call.calls.counted
@@ -192,7 +193,7 @@ mod tests {
 
     fn decisions() -> Decisions {
         let calls = Counted { counted: 12, expected: Bounds::default() };
-        let call = CallLine { source: "us-east-1", target: "us-west-2", calls, p50_seconds: 0.31, p99_seconds: 1.5 };
+        let call = CallLine { source: "us-east-1", target: "us-west-2", calls, p50_seconds: Some(0.31), p99_seconds: Some(1.5) };
         let rule = RuleLine { policy: "errors", traces: Counted { counted: 5, expected: Bounds::default() } };
         Decisions { rules: vec![rule], calls: vec![call], ..Decisions::default() }
     }

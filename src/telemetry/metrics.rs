@@ -1,4 +1,4 @@
-//! The metrics page, in the OpenMetrics text format: every name, unit, help and label in one table ([`table`]).
+//! The metrics page, in the OpenMetrics text format: every name, unit, help and label in one table ([`table`], [`traces`]).
 //!
 //! Nothing in the node updates a metric. Logic and shells count into plain fields; a scrape takes one [`NodeStatus`] and
 //! reads the table against it. So a metric cannot disagree with the admin API, counting costs an atomic at
@@ -9,6 +9,7 @@
 
 mod cross_cluster;
 mod table;
+mod traces;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use self::table::{METRICS, Metric};
+use self::table::Metric;
 use crate::admin::status::NodeStatus;
 
 /// What the page is declared as.
@@ -84,7 +85,7 @@ struct Page(Arc<NodeStatus>);
 
 /// All but histograms.
 fn metrics() -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().chain(cross_cluster::COUNTERS)
+    table::METRICS.iter().chain(traces::METRICS).chain(cross_cluster::COUNTERS)
 }
 
 impl Collector for Page {

@@ -103,6 +103,11 @@ async fn the_page_is_whole_without_scripts_and_shows_markup_of_strangers_as_text
     assert!(page.contains("&lt;script&gt;alert(&quot;1\\\u{fffd}2&quot;)&lt;/script&gt;"));
     assert!(page.contains("1 node active, 0 links down; the ledger balances.") && page.contains("insecure_dev is on"));
     assert!(page.contains("<td>-750.0 ms</td>"), "a peer's clock");
+    for text in ["Whole traces of traces/owned", "<td>status_code</td>", "<td>0.750 s after it was due</td>"] {
+        assert!(page.contains(text), "{text} is not in\n{page}");
+    }
+    // Half of the calls took up to two thirds of the first bucket's 100 ms; the slowest one more than a second.
+    assert!(page.contains("<td>66.7 ms</td><td>1000.0 ms</td>"), "{page}");
     let tables = page.matches("<table>").count();
     assert!(tables >= 6 && page.matches("<caption>").count() == tables, "{tables}");
     let (status, headers, style) = get(&server, "/style.css").await;

@@ -24,6 +24,7 @@
 
 mod histogram;
 mod links;
+mod quantile;
 mod series;
 mod services;
 mod status;
@@ -38,7 +39,8 @@ use self::links::{CONSUMER, PRODUCER, Side};
 pub use self::links::{Edge, Links, links};
 use self::series::{ByCluster, ByPair};
 use self::services::{Lesson, Services};
-pub use self::status::{CrossClusterStatus, EdgeStatus, HistogramStatus, quantile};
+pub use self::quantile::quantile;
+pub use self::status::{CrossClusterStatus, EdgeStatus, HistogramStatus};
 use super::trace::{Header, SpanView, TraceView};
 use crate::config::settings::CrossClusterSettings;
 use crate::model::TraceId;

@@ -106,38 +106,3 @@ impl HistogramStatus {
         self.sum_seconds += other.sum_seconds;
     }
 }
-
-/// The value below which `share` (0 to 1) of the observations lie, taken to be spread evenly within their bucket, as
-/// Prometheus' `histogram_quantile` does. NaN without observations; what lies in the infinite bucket counts as its
-/// lower bound. `buckets` are (upper bound, observations in this bucket alone), ascending.
-pub fn quantile(buckets: &[(f64, u64)], share: f64) -> f64 {
-    let all: u64 = buckets.iter().map(|(_, count)| count).sum();
-    if all == 0 {
-        return f64::NAN;
-    }
-    let rank = share.clamp(0.0, 1.0) * all as f64;
-    let (mut below, mut lower) = (0.0, 0.0);
-    for (upper, count) in buckets {
-        let count = *count as f64;
-        if count > 0.0 && below + count >= rank {
-            return if upper.is_finite() { lower + (upper - lower) * (rank - below) / count } else { lower };
-        }
-        below += count;
-        lower = *upper;
-    }
-    lower
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quantile;
-
-    #[test]
-    fn quantiles_lie_evenly_within_their_bucket() {
-        let buckets = [(0.1, 0), (0.2, 10), (0.5, 10), (f64::INFINITY, 1)];
-        assert!(quantile(&[(0.1, 0)], 0.5).is_nan());
-        assert!((quantile(&buckets, 0.25) - 0.1525).abs() < 1e-9);
-        assert!((quantile(&buckets, 0.75) - 0.3725).abs() < 1e-9);
-        assert_eq!(quantile(&buckets, 1.0), 0.5);
-    }
-}

@@ -160,7 +160,7 @@ mod tests {
         let all = AssembleSettings { sampling, group, cross_cluster: Some(cross_cluster()), dedup: None };
         let bounds = all.bounds(1);
         assert_eq!((bounds.wait, bounds.max_bytes, bounds.max_traces), (30 * SECOND, 1 << 29, 1_000_000));
-        let grouped = AssembleSettings { sampling: None, ..all.clone() };
+        let grouped = AssembleSettings { sampling: None, ..all };
         assert_eq!(grouped.bounds(1).wait, SECOND);
         let alone = AssembleSettings { group: None, ..grouped };
         assert_eq!((alone.bounds(1).wait, alone.bounds(1).max_traces), (60 * SECOND, 0));

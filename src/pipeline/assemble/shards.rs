@@ -75,7 +75,7 @@ impl Shards {
     /// The shard of a trace.
     pub(super) fn of(&self, trace: &TraceId) -> usize {
         let hash = u128::from(xxh3_64_with_seed(&trace.0, self.seed));
-        (hash * self.shards.len() as u128 >> 64) as usize
+        ((hash * self.shards.len() as u128) >> 64) as usize
     }
 
     /// `None`: something panicked there.

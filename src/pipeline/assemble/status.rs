@@ -67,8 +67,7 @@ mod tests {
             verdicts_seconds: 600.0,
             ..TracesStatus::default()
         };
-        let other =
-            TracesStatus { open_traces: 4, decided: [2; 7], late_seconds: 0.5, verdicts_seconds: 500.0, ..one.clone() };
+        let other = TracesStatus { open_traces: 4, decided: [2; 7], late_seconds: 0.5, verdicts_seconds: 500.0, ..one };
         let sum = sum([one, other].into_iter());
         assert_eq!((sum.open_traces, sum.decided), (7, [3; 7]));
         assert_eq!((sum.oldest_seconds, sum.late_seconds, sum.verdicts_seconds), (20.0, 0.5, 500.0));

@@ -349,7 +349,7 @@ async fn what_a_sampler_drops_is_counted_and_settled_and_never_exported() {
         OwnedPipelines::start(&settings, &files.exporters, files.environment()).unwrap().join(None).unwrap();
     let sender = Watched::default();
     pipelines.feed("otlp").unwrap().consume(batch(&request(&["a", "b", "c", "d", "e", "f", "g", "h"]), &sender));
-    pipelines.stop();
+    pipelines.stop(Tick(u64::MAX)).await;
     let _ = sender.fate().await;
     let status = &pipelines.status()[0];
     let dropped = status.sampled_out_spans;

@@ -1,4 +1,5 @@
-//! The table of metrics: name, kind, unit, help, labels, and where the samples are read from.
+//! The table of metrics: name, kind, unit, help, labels, and where the samples are read from. Those of whole traces are
+//! in [`super::traces`].
 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
@@ -29,7 +30,7 @@ pub(super) const fn counter(
     Metric { name, kind: MetricType::Counter, unit, help, labels, samples }
 }
 
-const fn gauge(
+pub(super) const fn gauge(
     name: &'static str,
     unit: Option<Unit>,
     help: &'static str,
@@ -39,8 +40,8 @@ const fn gauge(
     Metric { name, kind: MetricType::Gauge, unit, help, labels, samples }
 }
 
-const BYTES: Option<Unit> = Some(Unit::Bytes);
-const SECONDS: Option<Unit> = Some(Unit::Seconds);
+pub(super) const BYTES: Option<Unit> = Some(Unit::Bytes);
+pub(super) const SECONDS: Option<Unit> = Some(Unit::Seconds);
 const RECEIVER: &[&str] = &["receiver", "transport"];
 const EXPORTER: &[&str] = &["exporter"];
 const STAGE: &[&str] = &["pipeline", "processor"];
@@ -197,6 +198,7 @@ pub(super) const METRICS: &[Metric] = &[
         out.add(["forwarded"], s.ledger.forwarded);
         out.add(["exported"], s.ledger.exported);
         out.add(["duplicate"], s.ledger.duplicate);
+        out.add(["sampled_out"], s.ledger.sampled_out);
         s.ledger.dropped.iter().for_each(|(reason, spans)| out.add([reason], *spans));
         out.add(["released"], s.ledger.released);
     }),

@@ -23,6 +23,16 @@ fn the_collectors_names_are_kept_where_the_meaning_is_the_same() {
         r#"spanmesh_ledger_settled_spans_total{fate="backend_refused"} 1"#,
         r#"spanmesh_sampler_dropped_spans_total{pipeline="traces/owned"} 3"#,
         r#"spanmesh_sampler_error_spans_total{pipeline="traces/owned"} 1"#,
+        r#"spanmesh_ledger_settled_spans_total{fate="sampled_out"} 6"#,
+        r#"otelcol_processor_tail_sampling_sampling_traces_on_memory{pipeline="traces/owned"} 7"#,
+        r#"otelcol_processor_tail_sampling_new_trace_id_received_total{pipeline="traces/owned"} 17"#,
+        r#"otelcol_processor_tail_sampling_global_count_traces_sampled_total{pipeline="traces/owned",sampled="false"} 4"#,
+        r#"spanmesh_traces_decided_total{pipeline="traces/owned",cause="memory"} 3"#,
+        r#"spanmesh_traces_late_spans_total{pipeline="traces/owned",verdict="dropped"} 6"#,
+        r#"spanmesh_traces_held_limit_bytes{pipeline="traces/owned"} 1048576"#,
+        r#"spanmesh_traces_oldest_seconds{pipeline="traces/owned"} 29.5"#,
+        r#"spanmesh_traces_waiting_bytes{pipeline="traces/owned"} 512"#,
+        r#"spanmesh_policy_decided_traces_total{pipeline="traces/owned",policy="errors"} 2"#,
         "spanmesh_ledger_balanced 1",
         "spanmesh_held_bytes 500",
         r#"spanmesh_members{state="active"} 1"#,
@@ -36,6 +46,26 @@ fn the_collectors_names_are_kept_where_the_meaning_is_the_same() {
         assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }
     assert!(page.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_policys_answers_have_the_collectors_labels() {
+    let name = "otelcol_processor_tail_sampling_count_traces_sampled_total";
+    let page = page();
+    for (sampled, decision, count) in [("true", "sampled", 3), ("false", "not_sampled", 4), ("false", "dropped", 1)] {
+        let labels = format!(r#"policy="errors",sampled="{sampled}",decision="{decision}""#);
+        let line = format!(r#"{name}{{pipeline="traces/owned",{labels}}} {count}"#);
+        assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+    }
+}
+
+#[test]
+fn the_collectors_names_of_sampling_are_left_to_pipelines_that_sample() {
+    let mut status = example::status();
+    status.traces[0].policies.clear();
+    let page = render(status).unwrap();
+    assert!(!page.lines().any(|line| line.starts_with("otelcol_processor_tail_sampling")));
+    assert!(page.contains(r#"spanmesh_traces_open{pipeline="traces/owned"} 7"#));
 }
 
 #[test]
@@ -84,21 +114,20 @@ fn a_node_alone_has_a_page_too() {
 /// The alerting rules that come with the sources.
 const RULES: &str = include_str!("../../../deploy/prometheus/spanmesh.rules.yaml");
 
-/// Every name that a query can use for a family.
-fn queried(metric: &Metric) -> Vec<String> {
+/// The name that a query uses for a family.
+fn queried(metric: &Metric) -> String {
     let unit = metric.unit.as_ref().map_or_else(String::new, |unit| format!("_{}", unit.as_str()));
-    let suffixes: &[&str] = match metric.kind {
-        MetricType::Counter => &["_total"],
-        // Descriptions speak of the family as a whole.
-        MetricType::Histogram => &["", "_bucket", "_count", "_sum"],
-        _ => &[""],
-    };
-    suffixes.iter().map(|suffix| format!("{}{unit}{suffix}", metric.name)).collect()
+    let suffix = if matches!(metric.kind, MetricType::Counter) { "_total" } else { "" };
+    format!("{}{unit}{suffix}", metric.name)
 }
 
 #[test]
 fn the_alerting_rules_speak_only_of_metrics_that_exist() {
-    let known: BTreeSet<String> = METRICS.iter().flat_map(queried).collect();
+    let histograms = cross_cluster::HISTOGRAMS.iter().flat_map(|histogram| {
+        // Descriptions speak of the family as a whole.
+        ["", "_bucket", "_count", "_sum"].map(|suffix| format!("{}{suffix}", histogram.name))
+    });
+    let known: BTreeSet<String> = metrics().map(queried).chain(histograms).collect();
     let words = RULES.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
     let ours = ["spanmesh_", "otelcol_", "process_", "cross_cluster_", "spans_"];
     let named: BTreeSet<&str> =
