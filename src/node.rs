@@ -384,8 +384,8 @@ impl Parts {
     }
 
     /// How far back the owned pipelines remember, absent if none waits for whole traces, and what they know.
-    fn remembered(&self, _trace: &TraceId, _wanted: Wanted) -> (Option<f64>, Option<TraceReport>) {
-        (None, None)
+    fn remembered(&self, trace: &TraceId, wanted: Wanted) -> (Option<f64>, Option<TraceReport>) {
+        (self.pipelines.remembers_seconds(), self.pipelines.report(trace, wanted))
     }
 
     /// What the mesh knows of a trace, or this node if it is in none.
