@@ -17,7 +17,7 @@ const MAX_ROWS: usize = 2_000;
 
 /// What the form was sent with.
 pub(super) struct Asked {
-    /// As it was typed, with nothing but hex digits and what was wrong about it.
+    /// As it was typed, without blanks around it.
     text: String,
     pub(super) trace_id: Option<TraceId>,
     values: bool,

@@ -85,7 +85,7 @@ impl PeerAnswer {
 
     /// Takes out what was not asked for, whoever put it in.
     pub(crate) fn restrict(&mut self, wanted: Wanted) {
-        let Some(details) = self.trace.as_mut().and_then(|trace| trace.details.as_mut()) else { return };
+        let Some(details) = self.details() else { return };
         if !wanted.spans {
             details.timeline = None;
         }
@@ -100,10 +100,9 @@ impl PeerAnswer {
     /// As JSON of at most `max` bytes. Spans that do not fit are left out and counted, then the clusters.
     pub(super) fn encode(mut self, max: usize) -> Vec<u8> {
         let json = |answer: &PeerAnswer| serde_json::to_vec(answer).unwrap_or_default();
-        let details = |answer: &mut PeerAnswer| Some(answer.trace.as_mut()?.details.as_mut()?.timeline.take()?);
-        let lines = details(&mut self);
+        let lines = self.details().and_then(|details| details.timeline.take());
         if json(&self).len() > max
-            && let Some(details) = self.trace.as_mut().and_then(|trace| trace.details.as_mut())
+            && let Some(details) = self.details()
         {
             details.spans_by_cluster.clear();
         }
@@ -112,12 +111,16 @@ impl PeerAnswer {
             let room = max.saturating_sub(json(&self).len() + 64);
             let all = lines.len();
             let fitting = fitting(lines, room);
-            if let Some(details) = self.trace.as_mut().and_then(|trace| trace.details.as_mut()) {
+            if let Some(details) = self.details() {
                 details.left_out = details.left_out.saturating_add((all - fitting.len()) as u64);
                 details.timeline = Some(fitting);
             }
         }
         json(&self)
+    }
+
+    fn details(&mut self) -> Option<&mut KnownDetails> {
+        self.trace.as_mut()?.details.as_mut()
     }
 }
 

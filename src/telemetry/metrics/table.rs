@@ -245,7 +245,7 @@ pub(super) const METRICS: &[Metric] = &[
         links(s, out, |l| l.rtt_ms.map(|rtt| rtt / 1_000.0));
     }),
     gauge("spanmesh_link_clock_offset", SECONDS, "The peer's clock minus this node's, estimated", PEER, |s, out| {
-        links(s, out, |l| l.clock_offset_seconds)
+        links(s, out, |l| l.clock_offset_seconds);
     }),
     gauge("spanmesh_link_clock_error", SECONDS, "Most that the estimated clock offset is wrong by", PEER, |s, out| {
         links(s, out, |l| l.clock_offset_error_seconds);
