@@ -114,7 +114,7 @@ impl TraceAnswer {
     fn tell_of_others(&mut self, know: &[(crate::model::NodeId, PeerAnswer)], asked: usize, silent: usize) {
         let silent = match silent {
             0 => String::new(),
-            silent => format!("; {silent} of them did not answer"),
+            silent => format!(" ({silent} of them did not answer)"),
         };
         let the_owner = if self.answered { "the owner does not know it" } else { "the owner cannot be asked" };
         if !know.is_empty() {
@@ -127,8 +127,8 @@ impl TraceAnswer {
                 "{the_owner}; asked the other members{silent}: {named}{more} (the ring changed, or the owner was restarted)"
             ));
         } else if asked > 0 {
-            let nodes = if asked == 1 { "the one other member" } else { "the other members" };
-            self.notes.push(format!("{the_owner}, nor does anybody among {nodes} ({asked} asked){silent}"));
+            let members = if asked == 1 { "member" } else { "members" };
+            self.notes.push(format!("{the_owner}; asked {asked} other {members}{silent}: nobody knows it"));
         }
     }
 

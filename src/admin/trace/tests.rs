@@ -44,7 +44,7 @@ fn unknown_says_since_when_and_whom_else_was_asked() {
     assert_eq!((told.answered, told.state, told.unknown_since), (true, State::Unknown, Some(1_999_996_400.0)));
     assert_eq!(
         told.notes,
-        ["the owner does not know it, nor does anybody among the other members (3 asked); 1 of them did not answer"]
+        ["the owner does not know it; asked 3 other members (1 of them did not answer): nobody knows it"]
     );
 }
 

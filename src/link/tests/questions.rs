@@ -196,6 +196,21 @@ async fn an_owner_that_says_nothing_is_waited_for_until_the_deadline_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_say_nothing_are_counted_and_hold_nobody_up() {
+    let world = World::new();
+    let a = asker(&world, Duration::from_millis(300)).await;
+    knows(&a, None);
+    let mut spoke = Raw::new(&world, "raw");
+    (spoke.hello.protocol_max, spoke.hello.identity.weight) = (PROTOCOL_MAX, 0);
+    let quic = spoke.greet(&a).await.unwrap();
+    until("the link is up", || a.link_to(&id("raw")).is_some_and(|link| link.connected)).await;
+    let (explained, (query, _send, _recv)) = tokio::join!(explain(&a, trace(1), ALL), next_query(&quic));
+    assert_eq!((explained.others_asked, explained.others_silent), (1, 1));
+    assert_eq!(explained.answer.unwrap().trace, None);
+    assert_eq!(query.wanted, Wanted::default(), "many are asked, so none for spans");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_breaks_between_question_and_answer_ends_the_waiting() {
     let world = World::new();
     let a = asker(&world, PATIENCE * 10).await;
