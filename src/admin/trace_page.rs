@@ -30,7 +30,7 @@ impl Asked {
             match pair.split_once('=') {
                 // A copied id comes with blanks around it.
                 Some(("id", text)) => {
-                    asked.text = text.replace("%20", "+").trim_matches('+').chars().take(64).collect()
+                    asked.text = text.replace("%20", "+").trim_matches('+').chars().take(64).collect();
                 }
                 Some(("values", value)) => asked.values = value == "true",
                 _ => {}

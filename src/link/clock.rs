@@ -8,19 +8,53 @@ use std::time::Duration;
 
 use quinn::{RecvStream, SendStream};
 use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::conn::Conn;
 use super::frame::{ClockReply, Code, FrameError, Kind, clock_question};
 use super::link::Link;
 use super::shared::Core;
 use super::stream::{ReadError, read_head, read_kind};
-use crate::logic::clock_filter::Exchange;
+use crate::logic::clock_filter::{ClockFilter, ClockOffset, Exchange};
+use crate::model::NodeId;
 use crate::runtime::clock::unix_now;
 
 /// How often a peer is asked: its last eight answers are little more than a minute.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 /// Ahead of batches, which have 0.
 const PRIORITY: i32 = 1;
+
+/// Clocks that differ by more make nonsense of times across clusters: most calls take less.
+const APART: Duration = Duration::from_millis(500);
+
+/// What is known of a peer's clock.
+#[derive(Default)]
+pub(super) struct PeerClock {
+    filter: ClockFilter,
+    is_wrong: bool,
+}
+
+impl PeerClock {
+    pub(super) fn offset(&self) -> Option<ClockOffset> {
+        self.filter.best()
+    }
+
+    /// Counts an exchange in, and tells the log when the two clocks begin and cease to be far apart.
+    pub(super) fn compared(&mut self, peer: &NodeId, exchange: Exchange) {
+        self.filter.add(exchange);
+        let Some(offset) = self.filter.best() else { return };
+        let was_wrong = std::mem::replace(&mut self.is_wrong, offset.exceeds(APART));
+        let (ahead, error) = (offset.seconds(), offset.error_seconds());
+        match (was_wrong, self.is_wrong) {
+            (false, true) => warn!(
+                %peer, offset_seconds = ahead, error_seconds = error,
+                "the peer's clock and this node's are far apart: times of spans cannot be compared between the clusters"
+            ),
+            (true, false) => info!(%peer, offset_seconds = ahead, "the peer's clock is close again"),
+            _ => {}
+        }
+    }
+}
 
 /// One exchange, counted in if it succeeds; if not, the next one may.
 pub(super) async fn ask_time(core: Arc<Core>, link: Arc<Link>, conn: Arc<Conn>) {

@@ -19,15 +19,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
+use super::clock::PeerClock;
 use super::conn::Conn;
 use super::explain::ANSWERING_PEER;
 use super::frame::{Code, Hello, Reply};
 use super::queue::{Class, Next, Part, Queue, Sealed};
 use super::recent::RecentIds;
 use super::shared::at_slowest;
-use crate::logic::clock_filter::{ClockFilter, ClockOffset, Exchange};
+use crate::logic::clock_filter::{ClockOffset, Exchange};
 use crate::model::{BootId, DropReason, Fate, NodeId, Refusal};
 use crate::runtime::clock::Clock;
 
@@ -38,8 +39,6 @@ const DUPLICATE_GRACE: Duration = Duration::from_secs(2);
 /// The first pause after a failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Clocks that differ by more make nonsense of times across clusters: most calls take less.
-const CLOCKS_APART: Duration = Duration::from_millis(500);
 
 /// What all links of a node share.
 pub(super) struct LinkContext {
@@ -104,8 +103,7 @@ struct State {
     last_hello: Option<Hello>,
     failures: u32,
     last_error: Option<String>,
-    clock: ClockFilter,
-    clock_is_wrong: bool,
+    clock: PeerClock,
 }
 
 /// What a link says of itself; see [`super::status::LinkStatus`] for the meaning.
@@ -147,8 +145,7 @@ impl Link {
             last_hello: None,
             failures: 0,
             last_error: None,
-            clock: ClockFilter::default(),
-            clock_is_wrong: false,
+            clock: PeerClock::default(),
         };
         let link = Arc::new(Link {
             peer,
@@ -235,7 +232,7 @@ impl Link {
                 stale = std::mem::take(&mut state.conns);
                 state.newest_boot = Some(boot);
                 // The peer may run on another machine now.
-                state.clock = ClockFilter::default();
+                state.clock = PeerClock::default();
             }
             state.last_hello = Some(conn.peer.clone());
             state.conns.push(conn);
@@ -319,28 +316,13 @@ impl Link {
             queue_spans: state.queue.spans(),
             in_flight: state.queue.flights(),
             last_error: state.last_error.clone(),
-            clock_offset: state.clock.best(),
+            clock_offset: state.clock.offset(),
         }
     }
 
-    /// Counts an exchange of timestamps in, and tells the log when the two clocks begin and cease to be far apart.
+    /// Counts an exchange of timestamps in.
     pub(super) fn clocks_compared(&self, exchange: Exchange) {
-        let (offset, was_wrong) = {
-            let mut state = self.state();
-            state.clock.add(exchange);
-            let Some(offset) = state.clock.best() else { return };
-            let is_wrong = offset.exceeds(CLOCKS_APART);
-            (offset, std::mem::replace(&mut state.clock_is_wrong, is_wrong))
-        };
-        let (ahead, error) = (offset.seconds(), offset.error_seconds());
-        match (was_wrong, offset.exceeds(CLOCKS_APART)) {
-            (false, true) => warn!(
-                peer = %self.peer, offset_seconds = ahead, error_seconds = error,
-                "the peer's clock and this node's are far apart: times of spans cannot be compared between the clusters"
-            ),
-            (true, false) => info!(peer = %self.peer, offset_seconds = ahead, "the peer's clock is close again"),
-            _ => {}
-        }
+        self.state().clock.compared(&self.peer, exchange);
     }
 
     /// Sends what is queued, for ever.
