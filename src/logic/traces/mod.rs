@@ -268,7 +268,7 @@ impl Traces {
         self.relieve(0, out);
         self.writer.flush(out);
         if self.open.len() == 0 {
-            self.writer.rest();
+            self.rest();
         }
         self.due_since(self.now).is_some()
     }
@@ -286,6 +286,14 @@ impl Traces {
         }
         self.writer.flush(out);
         self.open.len() > 0
+    }
+
+    /// Nothing is open: scratch memory is given back.
+    fn rest(&mut self) {
+        self.writer = Writer::default();
+        self.groups = Groups::default();
+        self.scopes = Scopes::default();
+        self.fresh = Vec::new();
     }
 
     /// When the next trace is due.

@@ -157,13 +157,6 @@ impl Writer {
         out.push(Release { spans, receipts, keys });
     }
 
-    /// Gives scratch memory back; nothing waits.
-    pub(super) fn rest(&mut self) {
-        if self.spans.is_empty() && self.bodies.capacity() > 0 {
-            *self = Writer::default();
-        }
-    }
-
     /// Memory in use.
     pub(super) fn bytes(&self) -> u64 {
         let bytes = self.bodies.capacity()
