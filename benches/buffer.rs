@@ -51,11 +51,6 @@ pub(crate) fn measure() {
 }
 
 fn stream(name: &str, shape: &Shape, keep: bool, max_bytes: u64) {
-    if let Ok(only) = std::env::var("ONLY") {
-        if !name.contains(&only) {
-            return;
-        }
-    }
     let wait = Duration::from_secs(WINDOW / RATE);
     let bounds = Bounds {
         wait,
@@ -220,7 +215,7 @@ impl Template {
         for (span, n) in spans.spans.iter_mut().zip(first..) {
             // Traces of one group of `parts` batches go on from batch to batch.
             let (batch, within) = (first / BATCH, n - first);
-            let trace = key((batch / shape.parts) << 32 | within / here).to_le_bytes();
+            let trace = key(((batch / shape.parts) << 32) | (within / here)).to_le_bytes();
             let id = (key(n) as u64).to_le_bytes();
             let at = span.body().start as usize;
             bytes[at + 2..at + 18].copy_from_slice(&trace);

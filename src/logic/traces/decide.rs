@@ -1,6 +1,6 @@
 //! The verdict on a trace, and what follows from it at once.
 
-use super::open::{Decided, Store};
+use super::open::Decided;
 use super::release::{Release, Under};
 use super::shares::Shares;
 use super::verdicts::Remembered;
@@ -274,38 +274,5 @@ impl Traces {
         if let Some(decided) = trace.and_then(|trace| trace.decided.as_mut()) {
             decided.late += spans;
         }
-    }
-}
-
-impl Store {
-    /// Spans by the cluster that took them in, in the order of the names.
-    pub(super) fn clusters(&self, number: u32) -> Vec<(std::sync::Arc<str>, u32)> {
-        let mut clusters: Vec<(std::sync::Arc<str>, u32)> = Vec::new();
-        let Some(trace) = self.traces.get(number) else { return clusters };
-        let mut counts: Vec<(u32, u32)> = Vec::new();
-        for record in self.pieces(trace).flat_map(|piece| piece.records()) {
-            match counts.last_mut() {
-                Some((header, spans)) if *header == record.header => *spans += 1,
-                _ => counts.push((record.header, 1)),
-            }
-        }
-        counts.sort_unstable();
-        for (header, spans) in counts {
-            let Some(interned) = self.headers.get(header) else { continue };
-            match clusters.last_mut() {
-                Some((cluster, sum)) if *cluster == interned.header.cluster => *sum += spans,
-                _ => clusters.push((interned.header.cluster.clone(), spans)),
-            }
-        }
-        clusters.sort_unstable();
-        clusters.dedup_by(|later, earlier| {
-            let same = later.0 == earlier.0;
-            if same {
-                earlier.1 += later.1;
-            }
-            same
-        });
-        clusters.shrink_to_fit();
-        clusters
     }
 }

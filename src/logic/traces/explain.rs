@@ -27,7 +27,7 @@ impl Traces {
             return self.verdicts.find(hash).map(|verdict| self.decided(verdict, None));
         };
         let trace = self.store.traces.get(number)?;
-        let details = self.details(number, trace, wanted, now);
+        let details = self.details(trace, wanted, now);
         Some(match &trace.decided {
             Some(decided) => self.decided(decided.verdict, Some(details)),
             None => TraceReport { state: TraceState::Open, policy: None, cause: None, details: Some(details) },
@@ -44,11 +44,11 @@ impl Traces {
         }
     }
 
-    fn details(&self, number: u32, trace: &Trace, wanted: Wanted, now: Tick) -> TraceDetails {
+    fn details(&self, trace: &Trace, wanted: Wanted, now: Tick) -> TraceDetails {
         let decided = trace.decided.as_deref();
         let hidden = decided.and_then(|decided| decided.clusters.as_ref());
         let mut clusters = BTreeMap::new();
-        let of_spans = if hidden.is_none() { self.store.clusters(number) } else { Vec::new() };
+        let of_spans = self.store.clusters(&self.store.by_header(trace));
         for (cluster, spans) in hidden.unwrap_or(&of_spans) {
             let known = clusters.len() < MAX_CLUSTERS || clusters.contains_key(&**cluster);
             *clusters.entry(if known { cut(cluster) } else { String::new() }).or_default() += u64::from(*spans);

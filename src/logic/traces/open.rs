@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
+use smallvec::{Array, SmallVec};
 
 use super::arena::{Arena, Piece, Place};
 use super::headers::Headers;
@@ -79,6 +79,20 @@ impl Trace {
     }
 }
 
+/// Numbers of headers, and how many spans stand under each.
+pub(super) type ByHeader = SmallVec<[(u32, u32); 8]>;
+
+/// Adds up neighbours that are the same.
+fn join<A: Array<Item = (K, u32)>, K: PartialEq>(counts: &mut SmallVec<A>) {
+    counts.dedup_by(|later, earlier| {
+        let same = later.0 == earlier.0;
+        if same {
+            earlier.1 += later.1;
+        }
+        same
+    });
+}
+
 /// Traces and where their spans are.
 pub(super) struct Store {
     pub(super) arena: Arena,
@@ -150,32 +164,45 @@ impl Store {
         (TraceView { id: trace.id, spans }, numbers)
     }
 
-    /// Lets go of a trace's spans.
-    pub(super) fn free_spans(&mut self, number: u32) {
+    /// Spans of a trace by the number of their header, in the order of the numbers.
+    pub(super) fn by_header(&self, trace: &Trace) -> ByHeader {
+        let mut counts = ByHeader::new();
+        for record in self.pieces(trace).flat_map(|piece| piece.records()) {
+            match counts.last_mut() {
+                Some((header, spans)) if *header == record.header => *spans += 1,
+                _ => counts.push((record.header, 1)),
+            }
+        }
+        counts.sort_unstable();
+        join(&mut counts);
+        counts
+    }
+
+    /// The same spans by the cluster that took them in, in the order of the names.
+    pub(super) fn clusters(&self, by_header: &ByHeader) -> Vec<(Arc<str>, u32)> {
+        let of = |(header, spans): &(u32, u32)| Some((self.headers.get(*header)?.header.cluster.clone(), *spans));
+        let mut clusters: SmallVec<[(Arc<str>, u32); 8]> = by_header.iter().filter_map(of).collect();
+        clusters.sort_unstable();
+        join(&mut clusters);
+        clusters.to_vec()
+    }
+
+    /// Lets go of a trace's spans, of which [`Store::by_header`] was just asked.
+    pub(super) fn free_spans(&mut self, number: u32, by_header: &ByHeader) {
+        by_header.iter().for_each(|(header, spans)| self.headers.release(*header, u64::from(*spans)));
         let parts = self.change(number, |trace| {
             trace.weight = 0;
             std::mem::take(&mut trace.parts)
         });
-        for part in parts.unwrap_or_default() {
-            let (mut last, mut times) = (None, 0);
-            for record in self.arena.piece(part.place).records() {
-                if last.is_some_and(|last| last != record.header) {
-                    self.headers.release(last.unwrap_or_default(), times);
-                    times = 0;
-                }
-                last = Some(record.header);
-                times += 1;
-            }
-            if let Some(last) = last {
-                self.headers.release(last, times);
-            }
-            self.arena.free(part.place);
-        }
+        parts.unwrap_or_default().iter().for_each(|part| self.arena.free(part.place));
     }
 
     /// Lets go of a trace that is in no queue.
     pub(super) fn remove(&mut self, number: u32, keys: &Keys) {
-        self.free_spans(number);
+        if let Some(trace) = self.traces.get(number) {
+            let by_header = self.by_header(trace);
+            self.free_spans(number, &by_header);
+        }
         if let Some(trace) = self.traces.remove(number) {
             self.extra -= trace.extra_bytes();
             self.index.remove(keys.trace(&trace.id), number);

@@ -31,8 +31,9 @@ impl Traces {
         let store = &mut self.store;
         let Some(trace) = store.traces.get(number) else { return };
         let weight = trace.weight;
+        let by_header = store.by_header(trace);
         if stays {
-            let clusters = store.clusters(number);
+            let clusters = store.clusters(&by_header);
             store.change(number, |trace| {
                 if let Some(decided) = &mut trace.decided {
                     decided.clusters = Some(clusters);
@@ -41,7 +42,7 @@ impl Traces {
         }
         self.shown.remove(&mut store.traces, number);
         self.shown_bytes -= weight;
-        store.free_spans(number);
+        store.free_spans(number, &by_header);
     }
 
     /// Lets go of the decided trace that was decided first. False: there is none.

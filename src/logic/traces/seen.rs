@@ -18,14 +18,18 @@ const TABLES: usize = 64;
 #[derive(Default)]
 pub(super) struct Seen {
     bits: u64,
-    many: Option<Box<Vec<HashTable<u64>>>>,
+    many: Option<Box<Many>>,
+}
+
+struct Many {
+    tables: Vec<HashTable<u64>>,
 }
 
 impl Seen {
     /// Notes a span; false if it is there already. `there` compares it with all that are there.
     pub(super) fn note(&mut self, hash: u64, there: impl FnOnce() -> bool) -> bool {
-        if let Some(tables) = &mut self.many {
-            return note(tables, hash);
+        if let Some(many) = &mut self.many {
+            return many.note(hash);
         }
         let bits = 1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 12 & 63);
         if self.bits & bits == bits && there() {
@@ -41,35 +45,38 @@ impl Seen {
 
     /// From now on with a set, in which these are.
     pub(super) fn keep(&mut self, hashes: impl Iterator<Item = u64>) {
-        let tables = self.many.insert(Box::new(vec![HashTable::new()]));
-        hashes.for_each(|hash| _ = note(tables, hash));
+        let many = self.many.insert(Box::new(Many { tables: vec![HashTable::new()] }));
+        hashes.for_each(|hash| _ = many.note(hash));
     }
 
     /// Memory in use besides its own size.
     pub(super) fn bytes(&self) -> u64 {
-        let Some(tables) = &self.many else { return 0 };
+        let Some(many) = &self.many else { return 0 };
+        let tables = &many.tables;
         tables.iter().map(|table| table.allocation_size() as u64).sum::<u64>()
-            + (tables.capacity() * size_of::<HashTable<u64>>()) as u64
+            + (size_of::<Many>() + tables.capacity() * size_of::<HashTable<u64>>()) as u64
     }
 }
 
-fn note(tables: &mut Vec<HashTable<u64>>, hash: u64) -> bool {
-    use hashbrown::hash_table::Entry::{Occupied, Vacant};
-    if let [one] = &mut tables[..]
-        && one.len() >= CUT
-    {
-        let mut cut: Vec<HashTable<u64>> = (0..TABLES).map(|_| HashTable::new()).collect();
-        for hash in one.drain() {
-            cut[table_of(hash, TABLES)].insert_unique(spread(hash), hash, |hash| spread(*hash));
+impl Many {
+    fn note(&mut self, hash: u64) -> bool {
+        use hashbrown::hash_table::Entry::{Occupied, Vacant};
+        if let [one] = &mut self.tables[..]
+            && one.len() >= CUT
+        {
+            let mut cut: Vec<HashTable<u64>> = (0..TABLES).map(|_| HashTable::new()).collect();
+            for hash in one.drain() {
+                cut[table_of(hash, TABLES)].insert_unique(spread(hash), hash, |hash| spread(*hash));
+            }
+            self.tables = cut;
         }
-        *tables = cut;
-    }
-    let table = table_of(hash, tables.len());
-    match tables[table].entry(spread(hash), |known| *known == hash, |known| spread(*known)) {
-        Occupied(_) => false,
-        Vacant(vacant) => {
-            vacant.insert(hash);
-            true
+        let table = table_of(hash, self.tables.len());
+        match self.tables[table].entry(spread(hash), |known| *known == hash, |known| spread(*known)) {
+            Occupied(_) => false,
+            Vacant(vacant) => {
+                vacant.insert(hash);
+                true
+            }
         }
     }
 }

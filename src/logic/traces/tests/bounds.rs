@@ -74,7 +74,7 @@ fn memory_stays_within_its_bound_and_nothing_is_lost() {
     let mut most = 0;
     for round in 0..300_u32 {
         rig.at(f64::from(round) / 100.0);
-        let of = |n: u64| if n % 3 == 0 { error(n, n) } else { large(n % 5_000, n, (n % 7 * 300) as usize) };
+        let of = |n: u64| if n.is_multiple_of(3) { error(n, n) } else { large(n % 5_000, n, (n % 7 * 300) as usize) };
         let spans: Vec<Sent> = (0..200).map(|n| of(u64::from(round) * 200 + n + 1)).collect();
         rig.offer(&spans);
         let scratch = rig.traces.held_bytes() - rig.traces.held();

@@ -85,7 +85,7 @@ fn a_repeated_span_is_a_duplicate_within_a_batch_and_over_batches() {
 fn halves_of_a_call_and_a_span_sent_again_at_its_end_are_not_duplicates() {
     let mut rig = Rig::new(|_, _| ());
     let client = span(1, 1);
-    rig.offer(&[client.clone(), Sent { kind: 2, ..client.clone() }, Sent { end: 9_999, ..client.clone() }]);
+    rig.offer(&[client.clone(), Sent { kind: 2, ..client.clone() }, Sent { end: 9_999, ..client }]);
     rig.at(10.0).advance();
     assert_eq!((rig.ids().len(), rig.fate("Duplicate")), (3, 0));
     rig.finish();

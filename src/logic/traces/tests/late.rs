@@ -12,7 +12,7 @@ fn a_late_span_follows_the_verdict() {
     for recent in [true, false] {
         let mut rig = Rig::sampling(|bounds, _| {
             if !recent {
-                without_recent(bounds)
+                without_recent(bounds);
             }
         });
         rig.offer(&[span(1, 1), error(2, 1)]).at(10.0).advance();
