@@ -125,7 +125,7 @@ fn sampled(spans: &Spans, sampler: &Sampler) -> Spans {
     let decisions: Vec<Decision> = spans.spans.iter().map(decide).collect();
     rewrite(spans, |index| {
         let decision = &decisions[index];
-        decision.keep.then(|| SpanEdits { trace_state: decision.trace_state.as_deref(), attributes: &[] })
+        decision.keep.then_some(SpanEdits { trace_state: decision.trace_state.as_deref(), attributes: &[] })
     })
 }
 
