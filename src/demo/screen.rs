@@ -193,7 +193,13 @@ mod tests {
 
     fn decisions() -> Decisions {
         let calls = Counted { counted: 12, expected: Bounds::default() };
-        let call = CallLine { source: "us-east-1", target: "us-west-2", calls, p50_seconds: Some(0.31), p99_seconds: Some(1.5) };
+        let call = CallLine {
+            source: "us-east-1",
+            target: "us-west-2",
+            calls,
+            p50_seconds: Some(0.31),
+            p99_seconds: Some(1.5),
+        };
         let rule = RuleLine { policy: "errors", traces: Counted { counted: 5, expected: Bounds::default() } };
         Decisions { rules: vec![rule], calls: vec![call], ..Decisions::default() }
     }

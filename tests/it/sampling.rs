@@ -263,7 +263,7 @@ async fn late_spans_follow_the_verdict(mesh: &Mesh, backend: &Backend) {
         (mesh.sum_of_ledgers("sampled_out").await == sampled_out + dropped.len() as u64 * 2).then_some(())
     })
     .await;
-    let counts = metric(mesh, "spanmesh_late_spans_total").await;
+    let counts = metric(mesh, "spanmesh_traces_late_spans_total").await;
     let of = |verdict: &str| -> f64 {
         counts.iter().filter(|(labels, _)| labels.contains(&format!("verdict=\"{verdict}\""))).map(|(_, n)| n).sum()
     };
