@@ -229,3 +229,17 @@ fn threads_that_send_the_same_spans_get_each_through_once() {
     });
     assert_eq!(fresh, 25_600);
 }
+
+#[test]
+fn a_span_that_is_taken_is_known_until_it_is_let_go_and_for_the_window_if_it_settled() {
+    let dedup = dedup(1 << 20);
+    let keys: Vec<SpanKey> = batch(0..4).spans.iter().map(|span| dedup.key(span)).collect();
+    assert!(dedup.take(keys[0]) && dedup.take(keys[1]) && dedup.take(keys[3]));
+    assert!(!dedup.take(keys[1]), "in custody already");
+    assert_eq!(dedup.known(&keys, at(0.0)), [0, 1, 3]);
+    dedup.settle(&keys[..1], &Fate::Exported, at(0.0));
+    dedup.settle(&keys[3..], &Fate::Dropped(DropReason::RetriesExhausted), at(0.0));
+    assert_eq!(dedup.known(&keys, at(1.0)), [0, 1]);
+    let admitted = dedup.admit_keys(keys.clone(), at(2.0));
+    assert_eq!((admitted.duplicates, admitted.keys), (vec![0, 1], vec![keys[2], keys[3]]));
+}

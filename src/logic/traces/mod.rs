@@ -1,16 +1,16 @@
 //! The owner's trace buffer: one shard of it.
 //!
 //! A trace is judged as a whole, so its spans wait here from the first one's arrival until `decision_wait` is over, and
-//! that is most of what a node holds. Spans are copied once, into an arena ([`arena`]), behind each other and without their
-//! resources, of which one copy is kept ([`headers`]); a trace is an entry of fixed size that knows its pieces ([`open`]).
-//! What is decided goes out as encoded requests ([`release`]) or is gone, and its verdict stays ([`verdicts`]): what comes
-//! later follows it. For a while the trace itself stays, for explanations ([`recent`]).
+//! that is most of what a node holds. Spans are copied once, into an arena (`arena`), behind each other and without their
+//! resources, of which one copy is kept (`headers`); a trace is an entry of fixed size that knows its pieces (`open`).
+//! What is decided goes out as encoded requests (`release`) or is gone, and its verdict stays (`verdicts`): what comes
+//! later follows it. For a while the trace itself stays, for explanations (`recent`).
 //!
 //! Everything is bounded, and a bound that is reached decides traces early, with a reason ([`Cause`]): a cap of one trace ends
-//! that trace, the memory's ends the heaviest and oldest ([`pressure`]). Decisions cannot starve either: whoever brings spans
+//! that trace, the memory's ends the heaviest and oldest (`pressure`). Decisions cannot starve either: whoever brings spans
 //! to a shard that is behind decides as many traces as it brings.
 //!
-//! Duplicates of open traces are found exactly ([`seen`]). A kept span enters the custody of [`Dedup`] in the same moment that it
+//! Duplicates of open traces are found exactly (`seen`). A kept span enters the custody of [`Dedup`] in the same moment that it
 //! leaves; of a dropped trace no span needs to be remembered, as the verdict answers for all that ever comes. So the
 //! settled spans' filters are asked only for spans that come after a kept trace's verdict, and for new traces when verdicts
 //! had to be forgotten sooner than settled spans are.
