@@ -196,7 +196,10 @@ fn bounds() -> Bounds {
 
 /// Keeps traces with an error.
 fn errors_only() -> Arc<Sampler> {
-    let errors = PolicyKind::StatusCode { status_codes: vec![StatusCode::Error] };
+    only("errors", PolicyKind::StatusCode { status_codes: vec![StatusCode::Error] })
+}
+
+fn only(name: &str, kind: PolicyKind) -> Arc<Sampler> {
     Arc::new(Sampler::new(&TailSamplingSettings {
         decision_wait: 10 * SECOND,
         decision_wait_after_root_received: Duration::ZERO,
@@ -210,7 +213,7 @@ fn errors_only() -> Arc<Sampler> {
         max_memory_bytes: 64 << 20,
         dry_run: false,
         marks: SamplingMarks::default(),
-        policies: vec![PolicySettings { name: "errors".to_owned(), kind: errors }],
+        policies: vec![PolicySettings { name: name.to_owned(), kind }],
     }))
 }
 

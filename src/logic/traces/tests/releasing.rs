@@ -92,3 +92,22 @@ fn a_large_trace_leaves_in_several_requests_and_each_has_its_receipts() {
     assert_eq!(rig.ids().len(), 400);
     rig.finish();
 }
+
+#[test]
+fn what_is_kept_by_chance_bears_the_threshold_and_so_does_what_comes_late() {
+    use crate::wire::attributes::trace_state;
+    for recent_traces in [0, 100] {
+        let mut rig = Rig::new(|bounds, judges| {
+            bounds.recent_traces = recent_traces;
+            let half = PolicyKind::Probabilistic { sampling_percentage: 50.0, hash_salt: String::new() };
+            judges.sampler = Some(only("half", half));
+        });
+        rig.offer(&(0..100).map(|n| span(n, 1)).collect::<Vec<_>>()).at(10.0).advance();
+        rig.offer(&(0..100).map(|n| span(n, 2)).collect::<Vec<_>>());
+        let out = rig.exported();
+        assert!(out.len() > 20 && out.len() < 180);
+        assert!(out.iter().all(|out| trace_state(&out.body) == "ot=th:8"), "{}", trace_state(&out[0].body));
+        assert_eq!(rig.status().kept_spans, rig.status().late_kept_spans);
+        rig.finish();
+    }
+}
