@@ -22,7 +22,7 @@ pub struct TraceReport {
     pub state: TraceState,
     /// The policy that decided; absent: still open, or none did.
     pub policy: Option<String>,
-    /// Why it was decided when it was ([`super::Cause::label`]); absent while open, and when only the verdict is remembered.
+    /// Why it was decided when it was ([`super::Cause::label`]); absent while open.
     pub cause: Option<String>,
     /// Absent: only the verdict is remembered.
     pub details: Option<TraceDetails>,
