@@ -6,10 +6,11 @@ use super::shares::Shares;
 use super::verdicts::Remembered;
 use super::{Cause, Judges, Traces};
 use crate::config::settings::AttributeValue;
+use crate::logic::cross_cluster::write::write_crossings;
 use crate::logic::cross_cluster::{Links, links};
 use crate::logic::sampling::threshold::Threshold;
 use crate::logic::sampling::tracestate::with_threshold;
-use crate::logic::trace::{Crossing, TraceView};
+use crate::logic::trace::Crossing;
 use crate::model::{ByteRange, DropReason, Fate, SpanEntry, Spans};
 use crate::wire::attributes::trace_state;
 use crate::wire::span_edit::SpanEdits;
@@ -73,26 +74,6 @@ impl Edits {
     }
 }
 
-/// Notes on the spans of each call between clusters which those are. A span that is called and calls bears the call that
-/// came in; of several that go out, the one whose target comes first by name: the same for any order of the spans.
-fn write_crossings(trace: &mut TraceView<'_>, links: &Links) {
-    for edge in &links.crossings {
-        let (caller, callee) = (edge.caller as usize, edge.callee as usize);
-        let (Some(from), Some(to)) = (trace.spans.get(caller), trace.spans.get(callee)) else { continue };
-        let crossing = Crossing { source: &from.header.cluster, target: &to.header.cluster };
-        let outgoing = trace.spans[caller].crossing.is_none_or(|known| known.target > crossing.target);
-        if outgoing {
-            trace.spans[caller].crossing = Some(crossing);
-        }
-    }
-    for edge in &links.crossings {
-        let (caller, callee) = (edge.caller as usize, edge.callee as usize);
-        let (Some(from), Some(to)) = (trace.spans.get(caller), trace.spans.get(callee)) else { continue };
-        let crossing = Crossing { source: &from.header.cluster, target: &to.header.cluster };
-        trace.spans[callee].crossing = Some(crossing);
-    }
-}
-
 impl Traces {
     /// Ends an open trace.
     pub(super) fn decide(&mut self, number: u32, cause: Cause, out: &mut Vec<Release>) {
@@ -105,17 +86,21 @@ impl Traces {
         let looked_at = judges.sampler.is_some() || judges.cross_cluster.is_some() || self.bounds.recent_traces > 0;
         let links = if looked_at { links(&view) } else { Links::default() };
         if judges.write_crossings {
-            write_crossings(&mut view, &links);
+            write_crossings(&mut view, &links.crossings);
         }
         if let Some(metrics) = &judges.cross_cluster {
             metrics.observe(&view, &links);
         }
         let verdict = judges.sampler.as_ref().map(|sampler| sampler.decide(&view, &links, self.now));
         let keep = verdict.is_none_or(|verdict| verdict.keep);
+        let policy = verdict.and_then(|verdict| verdict.policy);
+        let threshold = verdict.filter(|verdict| verdict.keep).and_then(|verdict| verdict.threshold);
+        let usual = judges.sampler.as_ref().and_then(|sampler| sampler.threshold(policy?));
         let remembered = Remembered {
             kept: keep || judges.dry_run,
             would_drop: !keep && judges.dry_run,
-            policy: verdict.and_then(|verdict| verdict.policy),
+            policy,
+            by_chance: threshold.is_some() && threshold == usual,
             cause,
         };
         verdicts.remember(keys.trace(&trace.id), remembered, open, self.now);
@@ -123,7 +108,6 @@ impl Traces {
         if remembered.kept {
             counts.kept_traces += 1;
             counts.would_drop_traces += u64::from(remembered.would_drop);
-            let threshold = verdict.filter(|verdict| verdict.keep).and_then(|verdict| verdict.threshold);
             let edits = Edits::of(judges, remembered, threshold, false);
             for (span, number) in view.spans.iter().zip(headers) {
                 let Some(interned) = store.headers.get(number) else { continue };
@@ -181,7 +165,8 @@ impl Traces {
         self.close_trace(number);
         let Some((mut shares, spans)) = self.take_receipts(number) else { return };
         let Some(trace) = self.store.traces.get(number) else { return };
-        let verdict = Remembered { kept: false, would_drop: false, policy: None, cause: Cause::Shutdown };
+        let verdict =
+            Remembered { kept: false, would_drop: false, policy: None, by_chance: false, cause: Cause::Shutdown };
         self.verdicts.remember(self.keys.trace(&trace.id), verdict, self.open.len(), self.now);
         self.counts.decided[Cause::Shutdown as usize] += 1;
         self.counts.dropped_traces += 1;
@@ -246,7 +231,7 @@ impl Traces {
         self.counts.late_kept_spans += late;
         self.note_late(number, late);
         let Traces { store, judges, writer, shares, scopes, keys: hashes, .. } = self;
-        let sampler = judges.sampler.as_ref().filter(|_| !verdict.would_drop);
+        let sampler = judges.sampler.as_ref().filter(|_| verdict.by_chance);
         let threshold = sampler.and_then(|sampler| sampler.threshold(verdict.policy?));
         let edits = Edits::of(judges, verdict, threshold, true);
         let (mut duplicates, mut keys) = (duplicates.into_iter().peekable(), keys.into_iter());

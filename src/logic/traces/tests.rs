@@ -196,10 +196,11 @@ fn bounds() -> Bounds {
 
 /// Keeps traces with an error.
 fn errors_only() -> Arc<Sampler> {
-    only("errors", PolicyKind::StatusCode { status_codes: vec![StatusCode::Error] })
+    sampler([("errors", PolicyKind::StatusCode { status_codes: vec![StatusCode::Error] })])
 }
 
-fn only(name: &str, kind: PolicyKind) -> Arc<Sampler> {
+fn sampler(policies: impl IntoIterator<Item = (&'static str, PolicyKind)>) -> Arc<Sampler> {
+    let policies = policies.into_iter().map(|(name, kind)| PolicySettings { name: name.to_owned(), kind });
     Arc::new(Sampler::new(&TailSamplingSettings {
         decision_wait: 10 * SECOND,
         decision_wait_after_root_received: Duration::ZERO,
@@ -213,7 +214,7 @@ fn only(name: &str, kind: PolicyKind) -> Arc<Sampler> {
         max_memory_bytes: 64 << 20,
         dry_run: false,
         marks: SamplingMarks::default(),
-        policies: vec![PolicySettings { name: name.to_owned(), kind }],
+        policies: policies.collect(),
     }))
 }
 

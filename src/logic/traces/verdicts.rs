@@ -27,7 +27,11 @@ const PER_OPEN: usize = 10;
 const FEWEST: usize = 4096;
 const HASH: u64 = (1 << 48) - 1;
 /// Policies above this are not remembered.
-const NO_POLICY: u16 = 0xfff;
+const NO_POLICY: u16 = 0x7ff;
+/// Bits of a verdict's word above its policy.
+const BY_CHANCE: u16 = 11;
+const CAUSE: u16 = 12;
+const WOULD_DROP: u16 = 15;
 
 /// What is remembered of a decided trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +40,30 @@ pub(super) struct Remembered {
     /// Kept for a dry run only.
     pub(super) would_drop: bool,
     pub(super) policy: Option<PolicyIndex>,
+    /// Nothing but chance kept it, with the threshold that the policy writes to all of its traces. Where another policy
+    /// wanted the trace too, a threshold on a late span would make backends count the trace several times.
+    pub(super) by_chance: bool,
     pub(super) cause: Cause,
 }
 
 impl Remembered {
     fn encode(self) -> u16 {
         let policy = self.policy.unwrap_or(NO_POLICY).min(NO_POLICY);
-        policy | (self.cause as u16) << 12 | u16::from(self.would_drop) << 15
+        let by_chance = self.by_chance && policy < NO_POLICY;
+        let flags = u16::from(by_chance) << BY_CHANCE | u16::from(self.would_drop) << WOULD_DROP;
+        policy | (self.cause as u16) << CAUSE | flags
     }
 
     fn decode(bits: u16, kept: bool) -> Remembered {
         let policy = bits & NO_POLICY;
-        let cause = Cause::ALL.get(usize::from(bits >> 12 & 7)).copied().unwrap_or(Cause::Waited);
-        Remembered { kept, would_drop: bits >> 15 == 1, policy: (policy < NO_POLICY).then_some(policy), cause }
+        let cause = Cause::ALL.get(usize::from(bits >> CAUSE & 7)).copied().unwrap_or(Cause::Waited);
+        Remembered {
+            kept,
+            would_drop: bits >> WOULD_DROP & 1 == 1,
+            policy: (policy < NO_POLICY).then_some(policy),
+            by_chance: bits >> BY_CHANCE & 1 == 1,
+            cause,
+        }
     }
 }
 
@@ -192,5 +207,38 @@ impl Generation {
     fn find(&self, hash: u64) -> Option<u16> {
         let (table, hash) = place(hash);
         self.tables[table].find(spread(hash), |entry| entry >> 16 == hash).map(|entry| *entry as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_remembered_as_it_was() {
+        for cause in Cause::ALL {
+            for policy in [None, Some(0), Some(1), Some(NO_POLICY - 1)] {
+                for (would_drop, by_chance) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let by_chance = by_chance && policy.is_some();
+                    let verdict = Remembered { kept: true, would_drop, policy, by_chance, cause };
+                    assert_eq!(Remembered::decode(verdict.encode(), true), verdict);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_policy_beyond_the_room_is_no_policy_and_not_another() {
+        for policy in [NO_POLICY, NO_POLICY + 1, u16::MAX] {
+            let verdict = Remembered {
+                kept: true,
+                would_drop: false,
+                policy: Some(policy),
+                by_chance: true,
+                cause: Cause::Waited,
+            };
+            let remembered = Remembered::decode(verdict.encode(), true);
+            assert_eq!(remembered, Remembered { policy: None, by_chance: false, ..verdict });
+        }
     }
 }

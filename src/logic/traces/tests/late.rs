@@ -179,3 +179,27 @@ fn a_dry_run_keeps_everything_and_marks_what_would_have_gone() {
     assert_eq!((status.would_drop_traces, status.would_drop_spans, status.dropped_traces), (1, 1, 0));
     rig.finish();
 }
+
+#[test]
+fn a_late_span_has_the_threshold_of_its_trace_only_if_chance_alone_kept_it() {
+    let errors = PolicyKind::StatusCode { status_codes: vec![StatusCode::Error] };
+    let half = || PolicyKind::Probabilistic { sampling_percentage: 50.0, hash_salt: String::new() };
+    for recent in [0, 100] {
+        let mut rig = Rig::new(|bounds, judges| {
+            bounds.recent_traces = recent;
+            judges.sampler = Some(sampler([("half", half()), ("errors", errors.clone())]));
+        });
+        // Both have the luck; the second would have been kept without it.
+        let lucky: Vec<u64> = (1..100).filter(|n| trace_id(*n).0[9] & 0x80 != 0).take(2).collect();
+        rig.offer(&[span(lucky[0], 1), error(lucky[1], 1)]).at(10.0).advance();
+        rig.at(20.0).offer(&[span(lucky[0], 2), span(lucky[1], 2)]);
+        let out = rig.exported();
+        assert_eq!(out.len(), 4);
+        for out in out {
+            let told = crate::wire::attributes::trace_state(&out.body);
+            let by_chance = number_of(out.trace) == lucky[0];
+            assert_eq!(told, if by_chance { "ot=th:8" } else { "" }, "{} {recent}", out.id);
+        }
+        rig.finish();
+    }
+}

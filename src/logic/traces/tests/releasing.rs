@@ -81,6 +81,24 @@ fn spans_on_both_sides_of_a_crossing_bear_its_clusters() {
 }
 
 #[test]
+fn a_span_of_several_crossings_bears_the_same_in_any_order() {
+    let caller = Sent { cluster: "east", parent: 0, ..span(1, 1) };
+    let called = |cluster, id| Sent { cluster, parent: 1, kind: 2, ..span(1, id) };
+    let all = [caller, called("west", 2), called("north", 3), Sent { cluster: "south", parent: 3, ..span(1, 4) }];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
+        let mut rig = Rig::new(|_, judges| judges.write_crossings = true);
+        rig.offer(&order.map(|n: usize| all[n].clone())).at(10.0).advance();
+        for out in rig.exported() {
+            let crossing = (out.attribute("cross_cluster.source"), out.attribute("cross_cluster.target"));
+            let (source, target) =
+                [("east", "north"), ("east", "west"), ("east", "north"), ("north", "south")][out.id as usize - 1];
+            assert_eq!(crossing, (Some(source.to_owned()), Some(target.to_owned())), "{} {order:?}", out.id);
+        }
+        rig.finish();
+    }
+}
+
+#[test]
 fn a_large_trace_leaves_in_several_requests_and_each_has_its_receipts() {
     let mut rig = Rig::new(|_, _| ());
     for n in 0..40 {
@@ -100,7 +118,7 @@ fn what_is_kept_by_chance_bears_the_threshold_and_so_does_what_comes_late() {
         let mut rig = Rig::new(|bounds, judges| {
             bounds.recent_traces = recent_traces;
             let half = PolicyKind::Probabilistic { sampling_percentage: 50.0, hash_salt: String::new() };
-            judges.sampler = Some(only("half", half));
+            judges.sampler = Some(sampler([("half", half)]));
         });
         rig.offer(&(0..100).map(|n| span(n, 1)).collect::<Vec<_>>()).at(10.0).advance();
         rig.offer(&(0..100).map(|n| span(n, 2)).collect::<Vec<_>>());
