@@ -153,7 +153,8 @@ pub struct TracesStatus {
     /// The most it ever was.
     pub latest_decision_seconds: f64,
     pub new_traces: u64,
-    /// Traces decided, by [`Cause::ALL`].
+    /// Traces decided, by [`Cause::ALL`]; in JSON by [`Cause::label`].
+    #[serde(serialize_with = "by_label")]
     pub decided: [u64; Cause::ALL.len()],
     pub kept_traces: u64,
     pub kept_spans: u64,
@@ -170,6 +171,10 @@ pub struct TracesStatus {
     pub dropped_verdicts: u64,
     /// How far back all verdicts are remembered.
     pub verdicts_seconds: f64,
+}
+
+fn by_label<S: serde::Serializer>(decided: &[u64; Cause::ALL.len()], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Cause::ALL.iter().map(|cause| cause.label()).zip(decided))
 }
 
 /// Share of the memory that verdicts may take, at most.

@@ -173,3 +173,15 @@ fn a_stop_decides_open_traces_oldest_first_or_drops_them_by_name() {
     assert_eq!((rig.fate("Dropped(Shutdown)"), rig.ids().len()), (1, 0));
     rig.finish();
 }
+
+#[test]
+fn in_json_decided_traces_are_counted_by_the_name_of_their_cause() {
+    let mut rig = Rig::new(|bounds, _| bounds.max_trace_spans = 1);
+    rig.offer(&[span(1, 1), span(1, 2), span(2, 1)]).at(10.0).advance();
+    let status = serde_json::to_value(rig.status()).unwrap();
+    let decided = &status["decided"];
+    assert_eq!((&decided["waited"], &decided["too_many_spans"], &decided["memory"]), (&1.into(), &1.into(), &0.into()));
+    assert_eq!(decided.as_object().map(serde_json::Map::len), Some(Cause::ALL.len()));
+    rig.exported();
+    rig.finish();
+}
