@@ -80,7 +80,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn header(cluster: &str, service: usize) -> Header {
     Header {
-        resource_fields: Box::default(),
+        resource_fields: Default::default(),
         resource: None,
         scope_fields: Box::default(),
         cluster: Arc::from(cluster),

@@ -7,36 +7,50 @@
 
 use std::sync::Arc;
 
-use crate::model::{SpanEntry, SpanId, Spans, TraceId, UnixNanos};
+use crate::model::{ByteRange, SpanEntry, SpanId, Spans, TraceId, UnixNanos};
 use crate::wire::attributes::{Value, resource_attributes};
 pub use crate::wire::stamp::CLUSTER_KEY;
 
 const SERVICE_KEY: &str = "service.name";
 
-/// What stands above a span: its resource and its scope. Equal headers are one (see `traces::headers`).
+/// A resource, and what is asked of it most. Clones share its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct Resource {
     /// Fields of the `ResourceSpans` other than `resource` and the scopes, whole.
-    pub resource_fields: Box<[u8]>,
+    pub other_fields: Arc<[u8]>,
     /// The body of the `Resource`; `None`: there is none.
-    pub resource: Option<Box<[u8]>>,
-    /// Fields of the `ScopeSpans` other than its spans, whole.
-    pub scope_fields: Box<[u8]>,
+    pub body: Option<Arc<[u8]>>,
     /// Where the span was taken in; empty if nobody said.
     pub cluster: Arc<str>,
     /// `service.name`; empty if there is none.
     pub service: Arc<str>,
 }
 
-impl Header {
-    /// Of the scope with this index.
-    pub fn of(spans: &Spans, scope: u32) -> Header {
+/// What stands above a span: its resource and its scope. Equal headers are one (see `traces::headers`). Scopes of one
+/// resource share its bytes: a request may have thousands of them below one large resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// As in [`Resource::other_fields`].
+    pub resource_fields: Arc<[u8]>,
+    /// As in [`Resource::body`].
+    pub resource: Option<Arc<[u8]>>,
+    /// Fields of the `ScopeSpans` other than its spans, whole.
+    pub scope_fields: Box<[u8]>,
+    /// As in [`Resource`].
+    pub cluster: Arc<str>,
+    pub service: Arc<str>,
+}
+
+fn joined<T: FromIterator<u8>>(ranges: &[ByteRange], bytes: &[u8]) -> T {
+    ranges.iter().flat_map(|range| range.of(bytes)).copied().collect()
+}
+
+impl Resource {
+    /// The one with this index.
+    pub fn of(spans: &Spans, resource: u32) -> Resource {
         let bytes = &*spans.bytes;
-        let scope = &spans.scopes[scope as usize];
-        let resource = &spans.resources[scope.resource as usize];
-        let joined =
-            |ranges: &[crate::model::ByteRange]| ranges.iter().flat_map(|range| range.of(bytes)).copied().collect();
-        let body: Option<Box<[u8]>> = (!resource.resource.is_empty()).then(|| joined(&resource.resource));
+        let resource = &spans.resources[resource as usize];
+        let body: Option<Arc<[u8]>> = (!resource.resource.is_empty()).then(|| joined(&resource.resource, bytes));
         let text = |wanted: &str| {
             let mut values = resource_attributes(body.as_deref().unwrap_or_default());
             let found = values.find_map(|(key, value)| match value {
@@ -46,12 +60,25 @@ impl Header {
             Arc::from(found.unwrap_or_default())
         };
         let (cluster, service) = (text(CLUSTER_KEY), text(SERVICE_KEY));
+        Resource { other_fields: joined(&resource.other_fields, bytes), body, cluster, service }
+    }
+}
+
+impl Header {
+    /// Of the scope with this index.
+    pub fn of(spans: &Spans, scope: u32) -> Header {
+        let resource = Resource::of(spans, spans.scopes[scope as usize].resource);
+        Header::below(&resource, spans, scope)
+    }
+
+    /// The same, if its resource is there already.
+    pub fn below(resource: &Resource, spans: &Spans, scope: u32) -> Header {
         Header {
-            resource_fields: joined(&resource.other_fields),
-            resource: body,
-            scope_fields: joined(&scope.other_fields),
-            cluster,
-            service,
+            resource_fields: resource.other_fields.clone(),
+            resource: resource.body.clone(),
+            scope_fields: joined(&spans.scopes[scope as usize].other_fields, &spans.bytes),
+            cluster: resource.cluster.clone(),
+            service: resource.service.clone(),
         }
     }
 }
@@ -92,7 +119,9 @@ pub struct TraceView<'a> {
 
 /// Headers of all scopes of some spans, by index.
 pub fn headers_of(spans: &Spans) -> Vec<Header> {
-    (0..spans.scopes.len() as u32).map(|scope| Header::of(spans, scope)).collect()
+    let resources: Vec<Resource> = (0..spans.resources.len() as u32).map(|at| Resource::of(spans, at)).collect();
+    let scopes = (0..).zip(&spans.scopes);
+    scopes.map(|(scope, entry)| Header::below(&resources[entry.resource as usize], spans, scope)).collect()
 }
 
 impl<'a> TraceView<'a> {

@@ -71,7 +71,7 @@ impl Made {
 
     fn header(&self) -> Header {
         Header {
-            resource_fields: Box::default(),
+            resource_fields: Default::default(),
             resource: None,
             scope_fields: Box::default(),
             cluster: Arc::from(&*self.cluster),

@@ -29,7 +29,7 @@ mod tests {
     use crate::model::{SpanId, TraceId, UnixNanos};
 
     fn header(cluster: &str) -> Header {
-        let (none, nothing) = (Box::default(), std::sync::Arc::from(""));
+        let (none, nothing) = (std::sync::Arc::from([]), std::sync::Arc::from(""));
         Header {
             resource_fields: none,
             resource: None,

@@ -192,6 +192,7 @@ impl Traces {
     fn take_receipts(&mut self, number: u32) -> Option<(Shares, u32)> {
         self.store.change(number, |trace| {
             trace.seen = Default::default();
+            trace.receipts = 0;
             let mut shares = Shares::default();
             trace.parts.iter_mut().filter_map(|part| part.receipt.take()).for_each(|receipt| shares.push(receipt));
             (shares, trace.spans)

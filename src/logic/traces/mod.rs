@@ -68,7 +68,8 @@ pub struct Bounds {
     pub max_bytes: u64,
     /// 0: as many as fit.
     pub max_traces: usize,
-    /// Caps of one trace: when one is reached the trace is decided at once, and what follows of it is late.
+    /// Caps of one trace: when one is reached the trace is decided at once, and what follows of it is late. Bytes are those
+    /// of its spans, and of the resources and scopes that it was the first to need.
     pub max_trace_bytes: u64,
     pub max_trace_spans: u32,
     /// Verdicts to remember; 0: ten times the most open traces there were.

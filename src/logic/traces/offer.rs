@@ -8,41 +8,55 @@ use super::release::Release;
 use super::seen::FEW;
 use super::slab::NONE;
 use super::{Cause, Traces};
-use crate::model::{Fate, SpanEntry, Spans, Tick, TraceId};
+use crate::model::{Fate, Receipt, SpanEntry, Spans, Tick, TraceId};
 
-/// The headers of a batch's scopes, asked for once per scope, and held as long as the batch is at hand.
+/// The headers of a batch's scopes and their resources, asked for once each, and held as long as the batch is at hand.
 #[derive(Default)]
 pub(super) struct Scopes {
     numbers: Vec<u32>,
     held: Vec<u32>,
+    resources: Vec<u32>,
+    held_resources: Vec<u32>,
 }
 
 impl Scopes {
-    fn begin(&mut self, scopes: usize) {
-        self.numbers.clear();
-        self.numbers.resize(scopes, NONE);
+    fn begin(&mut self, spans: &Spans) {
+        for (numbers, count) in [(&mut self.numbers, spans.scopes.len()), (&mut self.resources, spans.resources.len())]
+        {
+            numbers.clear();
+            numbers.resize(count, NONE);
+        }
     }
 
-    /// The number of a scope's header, and the bytes it takes if it is new.
+    /// The number of a scope's header, and the bytes that it and its resource take if they are new.
     pub(super) fn number(&mut self, headers: &mut Headers, spans: &Spans, scope: u32, keys: &Keys) -> (u32, u64) {
         let known = self.numbers[scope as usize];
         if known != NONE {
             return (known, 0);
         }
-        let (number, bytes) = headers.intern(spans, scope, keys);
+        let at = spans.scopes[scope as usize].resource;
+        let (mut resource, mut more) = (self.resources[at as usize], 0);
+        if resource == NONE {
+            (resource, more) = headers.intern_resource(spans, at, keys);
+            self.resources[at as usize] = resource;
+            self.held_resources.push(resource);
+        }
+        let (number, bytes) = headers.intern(spans, scope, resource, keys);
         self.numbers[scope as usize] = number;
         self.held.push(number);
-        (number, bytes)
+        (number, more + bytes)
     }
 
     /// Memory in use.
     pub(super) fn bytes(&self) -> u64 {
-        ((self.numbers.capacity() + self.held.capacity()) * size_of::<u32>()) as u64
+        let lists = [&self.numbers, &self.held, &self.resources, &self.held_resources];
+        lists.iter().map(|list| (list.capacity() * size_of::<u32>()) as u64).sum()
     }
 
     fn end(&mut self, headers: &mut Headers) {
         self.held.drain(..).for_each(|number| headers.release(number, 1));
-        if self.numbers.capacity() > 1 << 16 {
+        self.held_resources.drain(..).for_each(|number| headers.release_resource(number));
+        if self.numbers.capacity().max(self.resources.capacity()) > 1 << 16 {
             *self = Scopes::default();
         }
     }
@@ -53,12 +67,12 @@ impl Traces {
     pub(super) fn take(&mut self, spans: &Spans, indexes: &[u32], out: &mut Vec<Release>) {
         let mut groups = std::mem::take(&mut self.groups);
         groups.sort(spans, indexes, &self.keys);
-        self.scopes.begin(spans.scopes.len());
+        self.scopes.begin(spans);
+        self.came = groups.len();
         for (group, indexes) in groups.iter() {
             self.take_group(group.id, group.hash, spans, indexes, out);
         }
         self.scopes.end(&mut self.store.headers);
-        self.came = groups.len();
         self.groups = groups;
     }
 
@@ -155,7 +169,7 @@ impl Traces {
         let Some(trace) = store.traces.get_mut(number) else { return (None, &[]) };
         let arena = &store.arena;
         let extra = trace.extra_bytes();
-        let (mut bytes, mut duplicates) = (0, 0);
+        let (mut bytes, mut duplicates, before) = (0, 0, trace.bytes + u64::from(trace.headers));
         let (mut over, mut rest) = (None, &[][..]);
         for (at, index) in indexes.iter().enumerate() {
             let span = &spans.spans[*index as usize];
@@ -180,7 +194,7 @@ impl Traces {
             if count > 0 {
                 over = if count >= bounds.max_trace_spans as usize {
                     Some(Cause::TooManySpans)
-                } else if trace.bytes + bytes + len > bounds.max_trace_bytes {
+                } else if before + bytes + len > bounds.max_trace_bytes {
                     Some(Cause::TooManyBytes)
                 } else {
                     None
@@ -193,7 +207,7 @@ impl Traces {
             bytes += len;
             fresh.push(*index);
         }
-        if over.is_none() && trace.bytes + bytes > bounds.max_trace_bytes {
+        if over.is_none() && before + bytes > bounds.max_trace_bytes {
             over = Some(Cause::TooManyBytes);
         }
         trace.duplicates = trace.duplicates.saturating_add(duplicates);
@@ -207,7 +221,8 @@ impl Traces {
     fn write(&mut self, number: u32, spans: &Spans, fresh: &[u32]) {
         let Some(weight) = self.store.traces.get(number).map(|trace| trace.weight) else { return };
         let body = |index: &u32| spans.spans[*index as usize].body();
-        let (mut rest, mut more, mut bytes, mut root) = (fresh, 0, 0, false);
+        let (mut rest, mut more, mut headers, mut bytes, mut root) = (fresh, 0, 0, 0, false);
+        let receipts = if fresh.is_empty() { 0 } else { Receipt::BYTES.div_ceil(self.came.max(1)) as u32 };
         while !rest.is_empty() {
             let (mut count, mut bodies, mut taken) = (0, 0, piece_bytes(0, 0));
             for index in rest {
@@ -222,7 +237,7 @@ impl Traces {
                 root |= span.parent_span_id.is_zero();
                 let (header, new) = self.scopes.number(&mut self.store.headers, spans, span.scope, &self.keys);
                 self.store.headers.hold(header, 1);
-                more += new;
+                headers += new;
             }
             let (piece, behind) = rest.split_at(count);
             let is_first = rest.len() == fresh.len();
@@ -235,15 +250,20 @@ impl Traces {
             let arena = &mut self.store.arena;
             let position = self.store.traces.get(number).map_or(0, |trace| trace.parts.len() as u32);
             let place = arena.append(number, position, bodies, piece.iter().map(record));
-            self.store.change(number, |trace| trace.parts.push(Part { place, receipt }));
+            self.store.change(number, |trace| {
+                trace.receipts = trace.receipts.saturating_add(if is_first { receipts } else { 0 });
+                trace.parts.push(Part { place, receipt });
+            });
             more += taken as u64;
             bytes += bodies as u64;
             rest = behind;
         }
         let traces = &mut self.store.traces;
         let Some(trace) = traces.get_mut(number) else { return };
+        more += headers + u64::from(receipts);
         trace.spans += fresh.len() as u32;
         trace.bytes += bytes;
+        trace.headers = trace.headers.saturating_add(u32::try_from(headers).unwrap_or(u32::MAX));
         trace.weight += more;
         self.open_spans += fresh.len() as u64;
         let after = self.bounds.wait_after_root;

@@ -31,6 +31,10 @@ pub(super) struct Trace {
     pub(super) duplicates: u32,
     /// Encoded spans.
     pub(super) bytes: u64,
+    /// Resources and scopes that nobody held before it came.
+    pub(super) headers: u32,
+    /// Its part of what the receipts of its batches take; 0 once it is decided.
+    pub(super) receipts: u32,
     /// What it takes in memory, as far as it makes a difference.
     pub(super) weight: u64,
     pub(super) seen: Seen,
@@ -60,6 +64,8 @@ impl Trace {
             spans: 0,
             duplicates: 0,
             bytes: 0,
+            headers: 0,
+            receipts: 0,
             weight: 0,
             seen: Seen::default(),
             decided: None,
@@ -75,7 +81,7 @@ impl Trace {
                 decided.clusters.as_ref().map_or(0, |clusters| clusters.capacity() * size_of::<(Arc<str>, u32)>());
             size_of::<Decided>() + clusters
         });
-        (parts + decided) as u64 + self.seen.bytes()
+        (parts + decided) as u64 + u64::from(self.receipts) + self.seen.bytes()
     }
 }
 

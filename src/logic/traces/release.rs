@@ -42,7 +42,7 @@ const SPANS: u32 = 2;
 struct Scope {
     number: u32,
     header: Arc<Header>,
-    resource: u64,
+    resource: u32,
     spans: u32,
     /// Of all its spans' fields.
     bytes: usize,
@@ -51,12 +51,12 @@ struct Scope {
     next: u32,
 }
 
-/// Where the header of a span is: its number and content, and what is equal for equal resources.
+/// Where the header of a span is: its number and content, and the number of its resource.
 #[derive(Clone, Copy)]
 pub(super) struct Under<'a> {
     pub(super) number: u32,
     pub(super) header: &'a Arc<Header>,
-    pub(super) resource: u64,
+    pub(super) resource: u32,
 }
 
 #[derive(Default)]
@@ -67,6 +67,8 @@ pub(super) struct Writer {
     spans: Vec<SpanEntry>,
     scopes: Vec<Scope>,
     by_number: HashTable<u32>,
+    /// Numbers of the resources, each of which stands once in the request.
+    resources: HashTable<u32>,
     header_bytes: usize,
     receipts: Vec<Receipt>,
     /// Spans whose receipts are not here yet.
@@ -99,7 +101,7 @@ impl Writer {
     /// The index of the scope with this header.
     fn scope(&mut self, under: Under<'_>) -> u32 {
         use hashbrown::hash_table::Entry::{Occupied, Vacant};
-        let Writer { scopes, by_number, .. } = self;
+        let Writer { scopes, by_number, resources, .. } = self;
         // The number may have been another header's since this request was begun.
         let same = |scope: &u32| {
             let scope = &scopes[*scope as usize];
@@ -112,9 +114,14 @@ impl Writer {
                 let index = scopes.len() as u32;
                 vacant.insert(index);
                 let header = under.header.clone();
-                self.header_bytes += header.resource_fields.len()
-                    + header.resource.as_deref().map_or(0, <[u8]>::len)
-                    + header.scope_fields.len();
+                self.header_bytes += header.scope_fields.len();
+                let known =
+                    resources.entry(hash(under.resource), |known| *known == under.resource, |known| hash(*known));
+                if let Vacant(new) = known {
+                    new.insert(under.resource);
+                    self.header_bytes +=
+                        header.resource_fields.len() + header.resource.as_deref().map_or(0, <[u8]>::len);
+                }
                 scopes.push(Scope {
                     number: under.number,
                     header,
@@ -149,6 +156,7 @@ impl Writer {
         self.spans.clear();
         self.scopes.clear();
         self.by_number.clear();
+        self.resources.clear();
         self.header_bytes = 0;
         if self.bodies.capacity() > 4 * FULL {
             self.bodies = Vec::new();
@@ -162,7 +170,8 @@ impl Writer {
         let bytes = self.bodies.capacity()
             + self.spans.capacity() * size_of::<SpanEntry>()
             + self.scopes.capacity() * size_of::<Scope>()
-            + self.by_number.allocation_size();
+            + self.by_number.allocation_size()
+            + self.resources.allocation_size();
         bytes as u64
     }
 
@@ -184,11 +193,16 @@ impl Writer {
             places[scope.next as usize] = place as u32;
             scope.next += 1;
         }
+        // Its number may have been another resource's since this request was begun.
         let same_resource = |one: &u32, other: &u32| {
             let (one, other) = (&scopes[*one as usize], &scopes[*other as usize]);
+            let same_body = match (&one.header.resource, &other.header.resource) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (one, other) => one.is_none() && other.is_none(),
+            };
             one.resource == other.resource
-                && one.header.resource == other.header.resource
-                && one.header.resource_fields == other.header.resource_fields
+                && same_body
+                && Arc::ptr_eq(&one.header.resource_fields, &other.header.resource_fields)
         };
         let mut request = Request::default();
         let resources: Vec<(&[u32], usize)> = order

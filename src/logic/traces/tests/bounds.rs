@@ -153,3 +153,65 @@ fn a_trace_of_a_million_spans_is_as_cheap_per_span_as_others() {
     assert_eq!(rig.fate("Exported"), 1_000_000);
     rig.finish();
 }
+
+/// A request of one resource, with a scope and a span for each id.
+fn scopes_below(resource: &str, ids: std::ops::Range<u64>, trace: impl Fn(u64) -> u64) -> Spans {
+    let (mut attributes, mut entry, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    put_bytes(&mut attributes, 1, &pair("service.name", "shop"));
+    put_bytes(&mut attributes, 1, &pair("pad", resource));
+    put_bytes(&mut entry, 1, &attributes);
+    for n in ids {
+        let (mut scope, mut name) = (Vec::new(), Vec::new());
+        put_bytes(&mut name, 1, n.to_string().as_bytes());
+        put_bytes(&mut scope, 1, &name);
+        put_bytes(&mut scope, 2, &span(trace(n), n + 1).encode());
+        put_bytes(&mut entry, 2, &scope);
+    }
+    put_bytes(&mut out, 1, &entry);
+    walk(Bytes::from(out), &Limits::default()).unwrap().spans
+}
+
+#[test]
+fn one_resource_with_thousands_of_scopes_is_held_and_sent_once() {
+    for traces in [1, 50] {
+        let mut rig = Rig::new(|_, _| ());
+        let spans = scopes_below(&"x".repeat(200 << 10), 0..2_000, |n| n % traces);
+        let sent = spans.bytes.len() as u64;
+        let before = rig.traces.held_bytes();
+        let all: Vec<u32> = (0..2_000).collect();
+        // They are all there at once before the bound can be seen to.
+        rig.traces.take(&spans, &all, &mut rig.out);
+        let held = rig.traces.held_bytes() - before;
+        assert!(held < 4 * sent, "{held} of {sent}");
+        let now = Tick(10_000_000_000);
+        assert!(!rig.traces.advance(now, 100, &mut rig.out));
+        let out: u64 = rig.out.drain(..).map(|release| release.spans.bytes.len() as u64).sum();
+        assert!(out < 2 * sent, "{out} of {sent}");
+    }
+}
+
+#[test]
+fn what_stands_above_its_spans_counts_towards_a_traces_cap() {
+    let mut rig = Rig::new(|bounds, _| bounds.max_trace_bytes = 1 << 20);
+    for n in 0..12_u64 {
+        rig.offer_some(&scopes_below(&n.to_string().repeat(100 << 10), n..n + 1, |_| 1), &[0]);
+    }
+    assert!(rig.decided(Cause::TooManyBytes) == 1, "{:?}", rig.status());
+    assert_eq!(rig.exported().len(), 12);
+    rig.finish();
+}
+
+#[test]
+fn spans_that_come_one_by_one_count_with_the_receipts_that_wait_for_them() {
+    let held = |at_once: usize| {
+        let mut rig = Rig::new(|_, _| ());
+        let all: Vec<Sent> = (0..4_096).map(|n| span(n, 1)).collect();
+        all.chunks(at_once).for_each(|batch| _ = rig.offer(batch));
+        let held = rig.traces.held();
+        rig.at(10.0).advance();
+        assert_eq!(rig.ids().len(), 4_096);
+        rig.finish();
+        held
+    };
+    assert!(held(1) >= held(4_096) + 4_000 * Receipt::BYTES as u64);
+}
