@@ -12,7 +12,7 @@
 //!
 //! Duplicates of open traces are found exactly (`seen`). A kept span enters the custody of [`Dedup`] in the same moment that it
 //! leaves; of a dropped trace no span needs to be remembered, as the verdict answers for all that ever comes. So the
-//! settled spans' filters are asked only for spans that come after a kept trace's verdict, and for new traces when verdicts
+//! settled spans' filters are asked only for spans that come after a kept trace's verdict, and for all others when verdicts
 //! had to be forgotten sooner than settled spans are.
 
 mod arena;

@@ -7,6 +7,7 @@ use super::open::{Part, Trace};
 use super::release::Release;
 use super::seen::FEW;
 use super::slab::NONE;
+use super::verdicts::Remembered;
 use super::{Cause, Traces};
 use crate::model::{Fate, Receipt, SpanEntry, Spans, Tick, TraceId};
 
@@ -62,6 +63,14 @@ impl Scopes {
     }
 }
 
+/// What is known of a trace whose spans come.
+enum Standing {
+    Open(u32),
+    /// With its entry, if it has one still.
+    Decided(Option<u32>, Remembered),
+    Unknown,
+}
+
 impl Traces {
     /// All spans of a batch, by trace. The receipts are in `shares`.
     pub(super) fn take(&mut self, spans: &Spans, indexes: &[u32], out: &mut Vec<Release>) {
@@ -78,47 +87,42 @@ impl Traces {
 
     fn take_group(&mut self, id: TraceId, hash: u64, spans: &Spans, indexes: &[u32], out: &mut Vec<Release>) {
         let mut rest = indexes;
-        let fresh;
+        let fresh: Vec<u32>;
+        // Beyond what verdicts can tell, the filters still know what was settled.
+        if !matches!(self.standing(&id, hash), Standing::Decided(..))
+            && let Some(known) = self.known(spans, indexes)
+        {
+            self.counts.duplicates += known.len() as u64;
+            self.shares.take(known.len() as u32).for_each(|receipt| receipt.resolve(Fate::Duplicate));
+            let mut known = known.into_iter().peekable();
+            let new = (0..).zip(indexes).filter(|(at, _)| known.next_if_eq(at).is_none());
+            fresh = new.map(|(_, index)| *index).collect();
+            rest = &fresh;
+        }
         while !rest.is_empty() {
-            if let Some(number) = self.store.find(&id, hash) {
-                let decided = self.store.traces.get(number).and_then(|trace| trace.decided.as_ref());
-                match decided.map(|decided| decided.verdict) {
-                    Some(verdict) => return self.late(Some(number), verdict, spans, rest, out),
-                    None => rest = self.add(number, spans, rest, out),
-                }
-            } else if let Some(verdict) = self.verdicts.find(hash) {
-                return self.late(None, verdict, spans, rest, out);
-            } else {
-                // Beyond what verdicts can tell, the filters still know what was settled.
-                if let Some(known) = self.known(spans, rest) {
-                    self.counts.duplicates += known.len() as u64;
-                    self.shares.take(known.len() as u32).for_each(|receipt| receipt.resolve(Fate::Duplicate));
-                    let mut known = known.into_iter().peekable();
-                    let new = (0..).zip(rest).filter(|(at, _)| known.next_if_eq(at).is_none());
-                    fresh = new.map(|(_, index)| *index).collect::<Vec<u32>>();
-                    if !fresh.is_empty() {
-                        self.begin(id, hash, out);
-                    }
-                    return self.take_fresh(id, hash, spans, &fresh, out);
-                }
-                self.begin(id, hash, out);
+            match self.standing(&id, hash) {
+                Standing::Open(number) => rest = self.add(number, spans, rest, out),
+                Standing::Decided(number, verdict) => return self.late(number, verdict, spans, rest, out),
+                Standing::Unknown => self.begin(id, hash, out),
             }
         }
     }
 
-    /// The rest of [`Traces::take_group`] after the filters were asked: once is enough.
-    fn take_fresh(&mut self, id: TraceId, hash: u64, spans: &Spans, indexes: &[u32], out: &mut Vec<Release>) {
-        let Some(number) = self.store.find(&id, hash) else { return };
-        let rest = self.add(number, spans, indexes, out);
-        if !rest.is_empty()
-            && let Some(verdict) = self.verdicts.find(hash)
-        {
-            self.late(self.store.find(&id, hash), verdict, spans, rest, out);
+    fn standing(&self, id: &TraceId, hash: u64) -> Standing {
+        match self.store.find(id, hash) {
+            Some(number) => {
+                let decided = self.store.traces.get(number).and_then(|trace| trace.decided.as_ref());
+                decided.map_or(Standing::Open(number), |decided| Standing::Decided(Some(number), decided.verdict))
+            }
+            None => {
+                let verdict = self.verdicts.find(hash);
+                verdict.map_or(Standing::Unknown, |verdict| Standing::Decided(None, verdict))
+            }
         }
     }
 
-    /// Which of the spans of a new trace were settled, or are on their way out, though its verdict is forgotten. `None`: none,
-    /// or that cannot be.
+    /// Which of the spans of a trace without a verdict were settled, or are on their way out, since it had one that is
+    /// forgotten. `None`: none, or that cannot be.
     fn known(&self, spans: &Spans, indexes: &[u32]) -> Option<Vec<u32>> {
         let dedup = self.dedup.as_ref()?;
         if self.verdicts.reach(self.now) >= dedup.window() {
@@ -266,9 +270,11 @@ impl Traces {
         trace.headers = trace.headers.saturating_add(u32::try_from(headers).unwrap_or(u32::MAX));
         trace.weight += more;
         self.open_spans += fresh.len() as u64;
-        let after = self.bounds.wait_after_root;
-        if root && !after.is_zero() && trace.root_due == Tick(u64::MAX) {
-            trace.root_due = self.now + after;
+        let root_due = self.now + self.bounds.wait_after_root;
+        // A root that changes nothing is not noted.
+        let sooner = !self.bounds.wait_after_root.is_zero() && root_due < trace.first_seen + self.bounds.wait;
+        if root && sooner && trace.root_due == Tick(u64::MAX) {
+            trace.root_due = root_due;
             self.rooted.push(traces, number);
         }
         self.by_weight.reweigh(traces, number, weight, weight + more);

@@ -43,6 +43,17 @@ fn without_a_wait_after_the_root_the_root_changes_nothing() {
 }
 
 #[test]
+fn a_wait_after_the_root_beyond_all_time_changes_nothing() {
+    let mut rig = Rig::new(|bounds, _| bounds.wait_after_root = Duration::MAX);
+    for round in 0..3 {
+        rig.at(f64::from(round) * 10.0).offer(&[root(1, 1), root(2, 1)]).offer(&[root(3, 1)]);
+        assert_eq!(rig.traces.rooted.len(), 0);
+        rig.at(f64::from(round) * 10.0 + 10.0).advance();
+    }
+    rig.finish();
+}
+
+#[test]
 fn one_call_decides_no_more_than_it_may() {
     let mut rig = Rig::new(|_, _| ());
     rig.offer(&(0..10).map(|n| span(n, 1)).collect::<Vec<_>>());

@@ -147,6 +147,25 @@ fn a_settled_span_is_a_duplicate_though_its_verdict_is_forgotten() {
 }
 
 #[test]
+fn a_settled_span_is_a_duplicate_though_another_one_has_begun_its_trace_anew() {
+    let mut rig = Rig::new(|bounds, _| {
+        without_recent(bounds);
+        bounds.kept_verdicts = 10;
+    });
+    rig.offer(&[span(0, 1)]).at(10.0).advance();
+    for n in 1..100 {
+        rig.offer(&[span(n, 1)]);
+        rig.at(rig.now.0 as f64 / 1e9 + 1.0).advance();
+    }
+    rig.at(200.0).advance();
+    rig.exported();
+    rig.offer(&[span(0, 2)]).offer(&[span(0, 1), span(0, 3)]);
+    rig.at(211.0).advance();
+    assert_eq!((rig.fate("Duplicate"), rig.ids()), (1, vec![(0, 2), (0, 3)]));
+    rig.finish();
+}
+
+#[test]
 fn a_span_that_an_exporter_holds_longer_than_its_verdict_is_remembered_goes_out_once() {
     let mut rig = Rig::new(|bounds, _| {
         without_recent(bounds);
