@@ -130,6 +130,7 @@ pub(crate) fn status() -> NodeStatus {
             memory_limited_spans: 0,
             sampled_out_spans: 3,
             sampling_error_spans: 1,
+            resource_actions_left_out: 2,
             batching_spans: 0,
             sent_batches: 2,
         }],

@@ -134,7 +134,7 @@ impl Mesh {
             .then(|| Discovery::start(settings.seeds.clone(), settings.dns_server, settings.refresh_interval));
         let stamp = wire::ClusterStamp::new(me.cluster.as_str());
         let core = Arc::new(Core {
-            limits: stamp.limits(limits),
+            limits: limits.of_peers(),
             stamp,
             me: me.clone(),
             boot,

@@ -9,7 +9,7 @@ pub mod time;
 
 pub use batch::{Batch, ByteRange, ResourceEntry, ScopeEntry, SpanEntry, Spans};
 pub use budget::{Budget, Held};
-pub use ids::{BootId, ClusterName, NodeId, NodeName, SpanId, TraceId};
+pub use ids::{BootId, ClusterName, MAX_NAME, NodeId, NodeName, SpanId, TraceId};
 pub use receipt::{DropReason, Fate, Holder, Receipt};
 pub use refusal::{Reason, Refusal};
 pub use time::{Tick, UnixNanos};

@@ -69,6 +69,8 @@ pub struct PipelineStatus {
     /// Spans at which its `probabilistic_sampler`s found what cannot be said of earlier sampling: malformed, untrue, or in
     /// `hash_seed` any. Dropped unless `fail_closed` is off.
     pub sampling_error_spans: u64,
+    /// Actions of its `resource` processors left out, once for each resource that they would have made too large.
+    pub resource_actions_left_out: u64,
     /// Waiting in its `batch` stages for more.
     pub batching_spans: u64,
     /// Batches that its `batch` stages have sent on.
@@ -97,6 +99,7 @@ struct Built {
     limiters: Vec<Arc<MemoryLimiter>>,
     dedups: Vec<(ComponentId, Arc<Dedup>)>,
     samplers: Vec<Arc<ProbabilisticSampler>>,
+    edits: Vec<ResourceEdits>,
     /// In the order of the path.
     batchers: Vec<Arc<Batcher>>,
     /// In the order of the path.
@@ -180,7 +183,8 @@ impl OwnedPipelines {
     ) -> Result<Built, BuildError> {
         let mut end: Arc<dyn Consume> = Arc::new(self.outputs(id, pipeline, mesh)?);
         let (mut limiters, mut dedups) = (Vec::new(), Vec::new());
-        let (mut samplers, mut batchers, mut assembles) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut samplers, mut edits) = (Vec::new(), Vec::new());
+        let (mut batchers, mut assembles) = (Vec::new(), Vec::new());
         // Of its own for each pipeline: of two that a receiver feeds, the second would else see duplicates.
         let mut dedup_of = |name: &ComponentId, settings: &DedupSettings| {
             let dedup = Arc::new(Dedup::new(settings, self.environment.seed));
@@ -209,7 +213,9 @@ impl OwnedPipelines {
                         stages.push(Stage::MemoryLimiter(limiter));
                     }
                     ProcessorSettings::Resource(settings) => {
-                        stages.push(Stage::Resource(ResourceEdits::compile(settings)));
+                        let compiled = ResourceEdits::compile(settings);
+                        edits.push(compiled.clone());
+                        stages.push(Stage::Resource(compiled));
                     }
                     ProcessorSettings::SpanDedup(settings) => {
                         let dedup = dedup_of(name, settings);
@@ -237,7 +243,7 @@ impl OwnedPipelines {
         assembles.reverse();
         let first = Chain { stages: in_order(&mut stages), end };
         let head = Arc::new(Pipeline { incoming_spans: AtomicU64::new(0), first });
-        Ok(Built { head, limiters, dedups, samplers, batchers, assembles })
+        Ok(Built { head, limiters, dedups, samplers, edits, batchers, assembles })
     }
 
     fn surroundings(&self) -> Surroundings {
@@ -366,6 +372,7 @@ impl Built {
             memory_limited_spans: self.limiters.iter().map(|limiter| limiter.refused_spans()).sum(),
             sampled_out_spans: self.samplers.iter().map(|sampler| sampler.dropped_spans()).sum(),
             sampling_error_spans: self.samplers.iter().map(|sampler| sampler.error_spans()).sum(),
+            resource_actions_left_out: self.edits.iter().map(ResourceEdits::left_out).sum(),
             batching_spans: self.batchers.iter().map(|batcher| batcher.waiting_spans() as u64).sum(),
             sent_batches: self.batchers.iter().map(|batcher| batcher.sent_batches()).sum(),
         }

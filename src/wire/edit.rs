@@ -9,6 +9,14 @@
 //! others standing, so a sender could smuggle a second `k8s.cluster.name` past the one we stamp, and a backend that
 //! takes the last one would believe it. Here a key that was written or deleted has no other occurrences left. Equal
 //! keys that no action names are passed on unchanged.
+//!
+//! A resource is repeated for every owner, so peers bound its size, and what is over their bound they reject, long after the
+//! sender was told that all is well. So an action that would make a resource larger than [`MAX_EDITED_BYTES`] or give it
+//! more than [`MAX_EDITED_ATTRIBUTES`] is left out, and counted; the others are done. Rejecting the spans was the other
+//! way: it would punish senders for what they have no part in. Deletions always are done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use smallvec::{SmallVec, smallvec};
 
@@ -16,6 +24,11 @@ use super::key_value::{KEY, VALUE, fields, key_of, put_value};
 use super::reader::{LEN, Reader, put_bytes, put_head, tag};
 use super::stamp::{CLUSTER_KEY, Named, ORIGINAL_KEY};
 use crate::config::settings::{ActionKind, AttributeSource, AttributeValue, ResourceSettings};
+
+/// Largest body of a resource that an action may make of a smaller one: twice what senders may send.
+pub(super) const MAX_EDITED_BYTES: usize = 512 << 10;
+/// Most attributes of a resource that an action may add one to: twice what senders may send.
+pub(super) const MAX_EDITED_ATTRIBUTES: usize = 2_000;
 
 const ATTRIBUTE: u32 = tag(1, LEN);
 /// Of an `AnyValue`.
@@ -25,6 +38,8 @@ const STRING: u32 = tag(1, LEN);
 #[derive(Clone, Debug)]
 pub struct ResourceEdits {
     edits: Vec<Edit>,
+    /// Shared by clones.
+    left_out: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +109,12 @@ impl ResourceEdits {
             };
             Edit { key: action.key.as_bytes().into(), kind }
         });
-        ResourceEdits { edits: edits.collect() }
+        ResourceEdits { edits: edits.collect(), left_out: Arc::default() }
+    }
+
+    /// Actions left out so far, once for each resource: it would have grown too large.
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
     }
 
     /// The edits of a [`super::ClusterStamp`].
@@ -102,7 +122,8 @@ impl ResourceEdits {
         let mut value = Vec::new();
         put_value(&mut value, &AttributeValue::String(cluster.to_owned()));
         let kind = Kind::Stamp { text: cluster.as_bytes().into(), value: value.into() };
-        ResourceEdits { edits: vec![Edit { key: CLUSTER_KEY.as_bytes().into(), kind }] }
+        let edits = vec![Edit { key: CLUSTER_KEY.as_bytes().into(), kind }];
+        ResourceEdits { edits, left_out: Arc::default() }
     }
 
     /// Appends the edited body to `out`. `parts` is the body of a `Resource` as the walker found it.
@@ -112,7 +133,9 @@ impl ResourceEdits {
             parse(part, &mut items);
         }
         for edit in &self.edits {
-            edit.apply(&mut items);
+            if !edit.apply(&mut items) {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+            }
         }
         for item in &items {
             item.write(out);
@@ -121,7 +144,8 @@ impl ResourceEdits {
 }
 
 impl Edit {
-    fn apply<'a>(&'a self, items: &mut Vec<Item<'a>>) {
+    /// False: it was left out, since the resource would have grown too large.
+    fn apply<'a>(&'a self, items: &mut Vec<Item<'a>>) -> bool {
         let key = &*self.key;
         match &self.kind {
             Kind::Delete => remove(items, key),
@@ -130,9 +154,13 @@ impl Edit {
                     Source::Value(value) => smallvec![&**value],
                     Source::Attribute(from) => match items.iter().find(|item| item.is(from)) {
                         Some(item) => item.value(),
-                        None => return,
+                        None => return true,
                     },
                 };
+                let acts = if items.iter().any(|item| item.is(key)) { *if_present } else { *if_absent };
+                if acts && !has_room(items, key, &value) {
+                    return false;
+                }
                 set(items, key, value, *if_absent, *if_present);
             }
             Kind::Stamp { text, value } => {
@@ -144,7 +172,7 @@ impl Edit {
                     }
                 }
                 if named && others.is_none() {
-                    return;
+                    return true;
                 }
                 if let Some(original) = others {
                     set(items, ORIGINAL_KEY.as_bytes(), original, true, true);
@@ -152,7 +180,38 @@ impl Edit {
                 set(items, key, smallvec![&**value], true, true);
             }
         }
+        true
     }
+}
+
+/// Whether a resource has room for this value under this key. One that shrinks by it always has.
+fn has_room(items: &[Item<'_>], key: &[u8], value: &Value<'_>) -> bool {
+    let (mut bytes, mut attributes, mut replaced, mut first) = (0, 0, 0, None);
+    for item in items {
+        let len = item.most_bytes();
+        bytes += len;
+        attributes += usize::from(matches!(item, Item::Attribute { .. }));
+        if item.is(key) {
+            replaced += len;
+            first = first.or(Some(item));
+        }
+    }
+    let body = if let Some(Item::Attribute { body, .. }) = first { body } else { &[][..] };
+    let written = attribute_bytes(key, body, value);
+    let fits = written <= replaced || bytes - replaced + written <= MAX_EDITED_BYTES;
+    fits && (first.is_some() || attributes < MAX_EDITED_ATTRIBUTES)
+}
+
+/// The most bytes that an attribute takes with this value written into it.
+fn attribute_bytes(key: &[u8], body: &[u8], value: &Value<'_>) -> usize {
+    const FRAME: usize = 6;
+    let others: usize = others_of(body).map(<[u8]>::len).sum();
+    3 * FRAME + key.len() + others + value.iter().map(|part| part.len()).sum::<usize>()
+}
+
+/// Fields of an attribute that are neither key nor value.
+fn others_of(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    fields(body).filter(|(tag, ..)| *tag != KEY && *tag != VALUE).map(|(_, whole, _)| whole)
 }
 
 fn set<'a>(items: &mut Vec<Item<'a>>, key: &'a [u8], value: Value<'a>, if_absent: bool, if_present: bool) {
@@ -235,6 +294,15 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// The most that [`Item::write`] appends.
+    fn most_bytes(&self) -> usize {
+        match self {
+            Item::Raw(bytes) => bytes.len(),
+            Item::Attribute { field, written: None, .. } => field.len(),
+            Item::Attribute { key, body, written: Some(value), .. } => attribute_bytes(key, body, value),
+        }
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         let (key, body, value) = match self {
             Item::Raw(bytes) => return out.extend_from_slice(bytes),
@@ -243,9 +311,7 @@ impl<'a> Item<'a> {
         };
         let mut pair = Vec::with_capacity(key.len() + 64);
         put_bytes(&mut pair, 1, key);
-        for (_, whole, _) in fields(body).filter(|(tag, ..)| *tag != KEY && *tag != VALUE) {
-            pair.extend_from_slice(whole);
-        }
+        others_of(body).for_each(|whole| pair.extend_from_slice(whole));
         put_head(&mut pair, 2, value.iter().map(|part| part.len()).sum());
         value.iter().for_each(|part| pair.extend_from_slice(part));
         put_bytes(out, 1, &pair);
@@ -328,5 +394,49 @@ mod tests {
         expected.extend_from_slice(&[0x0a, 9, 0x0a, 1, b'a', 0x48, 0x01, 0x12, 2, 0x10, 1]);
         expected.extend_from_slice(&[0x9a, 0x06, 0x01, 0xff]);
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn a_resource_grows_no_further_than_peers_let_pass_and_what_is_left_out_is_counted() {
+        use ActionKind::{Delete, Insert, Update, Upsert};
+        let actions = |kinds: Vec<(&str, ActionKind)>| {
+            let actions = kinds.into_iter().map(|(key, kind)| ResourceAction { key: key.into(), kind }).collect();
+            ResourceEdits::compile(&ResourceSettings { actions })
+        };
+        let run = |edits: &ResourceEdits, body: &[u8]| {
+            let mut out = Vec::new();
+            edits.apply([body].into_iter(), &mut out);
+            out
+        };
+        let large = "x".repeat(200 << 10);
+        let body = resource(&[("a", &large), ("secret", "s")]);
+        // The first copy fits, and no other; what is smaller fits still, and deletions are done.
+        let copies = actions(vec![
+            ("b", Insert(from("a"))),
+            ("c", Upsert(from("a"))),
+            ("d", Insert(from("a"))),
+            ("secret", Delete),
+            ("small", Insert(text("v"))),
+        ]);
+        assert_eq!(run(&copies, &body), resource(&[("a", &large), ("b", &large), ("small", "v")]));
+        assert_eq!(copies.left_out(), 2);
+        assert_eq!(copies.clone().left_out(), 2, "of all clones together");
+
+        let keys: Vec<String> = (0..MAX_EDITED_ATTRIBUTES).map(|n| format!("k{n}")).collect();
+        let full: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "v")).collect();
+        let adding = actions(vec![("new", Insert(text("v"))), ("k0", Update(text("w"))), ("k1", Insert(text("w")))]);
+        let mut expected = full.clone();
+        expected[0].1 = "w";
+        assert_eq!(run(&adding, &resource(&full)), resource(&expected));
+        assert_eq!(adding.left_out(), 1);
+
+        // Senders cannot send more than the bound, but what is larger may shrink.
+        let huge = "x".repeat(MAX_EDITED_BYTES);
+        let shrinking = actions(vec![("a", Update(text("small")))]);
+        assert_eq!(
+            run(&shrinking, &resource(&[("a", &huge), ("b", &huge)])),
+            resource(&[("a", "small"), ("b", &huge)])
+        );
+        assert_eq!(shrinking.left_out(), 0);
     }
 }

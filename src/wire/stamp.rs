@@ -9,16 +9,17 @@
 //! Most senders give no name or the right one. Requests with the right one are not touched.
 
 use super::edit::ResourceEdits;
-use super::walk::Limits;
-use crate::model::Spans;
+use crate::model::{MAX_NAME, Spans};
 
 /// The resource attribute that names a span's cluster.
 pub const CLUSTER_KEY: &str = "k8s.cluster.name";
 /// What a sender said in its place.
 pub const ORIGINAL_KEY: &str = "spanmesh.original.k8s.cluster.name";
 
-/// Tags and lengths of two attributes, which are at most 5 bytes each, and what the lengths around them may grow by.
-const FRAMING: usize = 64;
+/// What a stamp may add to a resource: the name, and what stood in its place.
+pub(super) const MOST_ATTRIBUTES: usize = 2;
+/// With tags and lengths of the two, which are at most 5 bytes each, and what the lengths around them may grow by.
+pub(super) const MOST_BYTES: usize = CLUSTER_KEY.len() + ORIGINAL_KEY.len() + MAX_NAME + 64;
 
 /// Writes one cluster's name into resources.
 #[derive(Clone, Debug)]
@@ -44,13 +45,6 @@ impl ClusterStamp {
     /// For those who write the spans anew.
     pub fn edits(&self) -> &ResourceEdits {
         &self.edits
-    }
-
-    /// What a peer must let pass so that nothing these limits allowed is refused once it is stamped.
-    pub fn limits(&self, taken_in: Limits) -> Limits {
-        let added = CLUSTER_KEY.len() + ORIGINAL_KEY.len() + self.cluster.len() + FRAMING;
-        let max_header_bytes = taken_in.max_header_bytes.saturating_add(added);
-        Limits { max_attributes: taken_in.max_attributes.saturating_add(2), max_header_bytes, ..taken_in }
     }
 
     /// Looks at the resources only.
@@ -90,7 +84,7 @@ pub(super) enum Named {
 #[cfg(test)]
 mod tests {
     use super::super::attributes::{Value, resource_attributes, span_attributes};
-    use super::super::{edit_resources, json, walk};
+    use super::super::{Limits, edit_resources, json, walk};
     use super::*;
 
     fn text(key: &str, value: &str) -> String {
@@ -189,18 +183,5 @@ mod tests {
             pairs(&[(CLUSTER_KEY, "here"), (ORIGINAL_KEY, "")]),
         ];
         assert_eq!(stamped(&spans), expected);
-    }
-
-    #[test]
-    fn what_was_taken_in_at_the_very_limit_passes_at_a_peer() {
-        let mut attributes: Vec<String> = (1..1_000).map(|n| text(&format!("k{n}"), "v")).collect();
-        attributes.push(text(CLUSTER_KEY, &"x".repeat(1_000)));
-        let spans = spans(&[resource(&attributes, 1)]);
-        let size = spans.resources[0].resource[0].len() + 4;
-        let (stamp, tight) = (ClusterStamp::new("here"), Limits { max_header_bytes: size, ..Limits::default() });
-        assert_eq!(walk(spans.bytes.clone(), &tight).unwrap().spans.len(), 1);
-        let out = edit_resources(&spans, stamp.edits());
-        assert_eq!(walk(out.bytes.clone(), &tight).unwrap().rejected.spans, 1);
-        assert_eq!(walk(out.bytes, &stamp.limits(tight)).unwrap().spans.len(), 1);
     }
 }

@@ -376,3 +376,43 @@ fn a_resource_that_comes_in_two_halves_is_one_resource() {
     let edited = edit_resources(&spans, &edits);
     assert_eq!(edited.resources[0].resource[0].of(&edited.bytes), field(1, &attribute("b", &field(1, b"v"))));
 }
+
+#[test]
+fn what_was_let_in_at_the_very_limit_and_edited_as_far_as_may_be_passes_at_a_peer() {
+    use super::attributes::resource_attributes;
+    use super::{ClusterStamp, SpanEdits, rewrite};
+
+    let text = |bytes: usize| field(1, "x".repeat(bytes).as_bytes());
+    let mut attributes: Vec<Vec<u8>> = (0..998).map(|n| field(1, &attribute(&format!("k{n}"), &text(1)))).collect();
+    attributes.push(field(1, &attribute("k8s.cluster.name", &text(100 << 10))));
+    attributes.push(field(1, &attribute("large", &text(100 << 10))));
+    let request = |schema: usize, name: usize| {
+        let spans = field(2, &span(1, 1, &field(5, "n".repeat(name).as_bytes())));
+        field(1, &join(&[&field(1, &attributes.concat()), &spans, &field(3, "s".repeat(schema).as_bytes())]))
+    };
+    let largest = |fits: &dyn Fn(usize) -> bool| (0..2 << 20).collect::<Vec<_>>().partition_point(|n| fits(*n)) - 1;
+    let passes = |schema, name| walked(request(schema, name)).unwrap().rejected.spans == 0;
+    let (schema, name) = (largest(&|schema| passes(schema, 1)), largest(&|name| passes(1, name)));
+    let limits = Limits::default();
+    let spans = walked(request(schema, name)).unwrap().spans;
+    assert_eq!(spans.len(), 1);
+
+    let copy = |key: String, from: &str| ResourceAction {
+        key,
+        kind: ActionKind::Insert(AttributeSource::FromAttribute(from.to_owned())),
+    };
+    let small = (0..1_500).map(|n| copy(format!("small-{n}"), "k1"));
+    let actions = (0..9).map(|n| copy(format!("large-{n}"), "large")).chain(small).collect();
+    let edits = ResourceEdits::compile(&ResourceSettings { actions });
+    let mut out = edit_resources(&spans, &edits);
+    assert!(edits.left_out() > 0);
+    let state = format!("ot=th:8,{}", format!("k={},", "v".repeat(200)).repeat(5));
+    out = rewrite(&out, |_| Some(SpanEdits { trace_state: Some(&state[..1_000]), attributes: &[] }));
+    let longest = "c".repeat(crate::model::MAX_NAME);
+    out = edit_resources(&out, ClusterStamp::new(&longest).edits());
+
+    let body = out.resources[0].resource[0].of(&out.bytes);
+    assert_eq!(resource_attributes(body).count(), 2_001, "all there may be, and what the cluster was called before");
+    assert_eq!(walk(out.bytes.clone(), &limits).unwrap().rejected.spans, 1);
+    assert_eq!(walk(out.bytes, &limits.of_peers()).unwrap().rejected.spans, 0);
+}

@@ -18,10 +18,12 @@ use bytes::Bytes;
 use smallvec::{Array, SmallVec};
 
 use super::check::{self, Fault, TOO_MANY_ATTRIBUTES, text};
+use super::edit::{MAX_EDITED_ATTRIBUTES, MAX_EDITED_BYTES};
 pub use super::reader::WireError;
 use super::reader::{Reader, count_high, high_of, tag};
 use super::regroup::select;
 use super::schema::Message;
+use super::stamp;
 use crate::model::{ByteRange, ResourceEntry, ScopeEntry, SpanEntry, SpanId, Spans, TraceId, UnixNanos};
 
 /// Far above what any receiver lets in, far below where 32-bit ranges would end, also after resource edits.
@@ -54,6 +56,28 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// What a node must take from its peers so that nothing is rejected there that these limits have let in: their
+    /// senders were told that all is well. On its way a resource may grow to the most that [`ResourceEdits`] make of one,
+    /// and is then stamped; a span may get a tracestate.
+    ///
+    /// The same for every node: what the sending one is called and told to edit, nobody else knows.
+    ///
+    /// [`ResourceEdits`]: super::ResourceEdits
+    pub fn of_peers(&self) -> Limits {
+        Limits {
+            max_span_bytes: self.max_span_bytes.saturating_add(MAX_TRACE_STATE_GROWTH),
+            max_attributes: self.max_attributes.max(MAX_EDITED_ATTRIBUTES).saturating_add(stamp::MOST_ATTRIBUTES),
+            // Beside the resource itself there is what was let in, a schema's URL and fields that nobody knows.
+            max_header_bytes: self.max_header_bytes.saturating_add(MAX_EDITED_BYTES).saturating_add(stamp::MOST_BYTES),
+            ..*self
+        }
+    }
+}
+
+/// Of a tracestate that samplers write, with what the lengths in front of it grow by.
+const MAX_TRACE_STATE_GROWTH: usize = 2 << 10;
 
 /// Spans left out of the index, for `partial_success`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

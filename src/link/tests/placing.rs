@@ -332,3 +332,20 @@ async fn spans_carry_the_name_of_the_cluster_that_took_them_in_whoever_owns_them
     assert!(others.map(|(_, cluster)| cluster).all(|cluster| cluster == "a"));
     assert_eq!((a.status().cluster_conflict_spans, b.status().cluster_conflict_spans), (6, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_this_node_was_told_to_add_to_resources_is_not_rejected_by_the_owner() {
+    use crate::config::settings::{ActionKind, AttributeSource, AttributeValue, ResourceAction, ResourceSettings};
+    let world = World::new();
+    let a = world.node("a", &[]).await;
+    let b = world.node("b", &[a.address()]).await;
+    converged(&[&a, &b]).await;
+    let action = |n| {
+        let value = AttributeValue::String("x".repeat(200));
+        ResourceAction { key: format!("k{n}"), kind: ActionKind::Insert(AttributeSource::Value(value)) }
+    };
+    let edits = wire::ResourceEdits::compile(&ResourceSettings { actions: (0..1_900).map(action).collect() });
+    a.offer(wire::edit_resources(&spans([(a.trace_of(&b.id, 0), 1)]), &edits)).await.unwrap();
+    until("the owner has it", || b.sink.spans() == 1).await;
+    assert_eq!((edits.left_out(), a.status().links[0].rejected_by_peer_spans), (0, 0));
+}

@@ -124,6 +124,13 @@ pub(super) const METRICS: &[Metric] = &[
         &["pipeline"],
         |s, out| s.pipelines.iter().for_each(|p| out.add([&p.id], p.sampling_error_spans)),
     ),
+    counter(
+        "spanmesh_resource_left_out_actions",
+        None,
+        "Actions of resource processors left out, once for each resource that they would have made too large",
+        &["pipeline"],
+        |s, out| s.pipelines.iter().for_each(|p| out.add([&p.id], p.resource_actions_left_out)),
+    ),
     gauge("spanmesh_pipeline_batching_spans", None, "Spans waiting in batch stages", &["pipeline"], |s, out| {
         s.pipelines.iter().for_each(|p| out.add([&p.id], p.batching_spans));
     }),
