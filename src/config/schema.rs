@@ -377,6 +377,18 @@ pub static SCOPES: &[&Scope] = &[
     &ADMIN,
 ];
 
+/// Keys of some maps that stand for the same in others, under another name: (map, key there, what is meant).
+const SAME_MEANING: &[(&str, &str, &str)] = &[
+    ("processors.tail_sampling", "wait_duration", "decision_wait"),
+    ("processors.groupbytrace", "decision_wait", "wait_duration"),
+    ("processors.cross_cluster", "decision_wait", "wait_duration"),
+];
+
+/// What a key is called in a map that does not have it under this name.
+pub fn same_meaning(path: &str, key: &str) -> Option<&'static str> {
+    SAME_MEANING.iter().find(|(map, name, _)| (*map, *name) == (path, key)).map(|(.., meant)| *meant)
+}
+
 /// Other maps that have this key, for a key that stands in the wrong one.
 pub fn homes_of(key: &str) -> Vec<&'static str> {
     SCOPES.iter().filter(|s| !s.path.is_empty() && s.keys.contains(&key)).map(|s| s.path).collect()

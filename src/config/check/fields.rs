@@ -360,7 +360,8 @@ impl<'t> Fields<'t> {
             }
             let mut problem = Problem::error(entry.key_at, &path, format!("unknown key `{}`", key.escape_debug()));
             let known = self.scope.keys.iter().copied();
-            match nearest(key, known.chain(self.scope.not_yet.iter().map(|(name, _)| *name))) {
+            let near = nearest(key, known.chain(self.scope.not_yet.iter().map(|(name, _)| *name)));
+            match schema::same_meaning(self.scope.path, key).or(near) {
                 Some(near) => problem = problem.suggest(Some(near.to_owned())),
                 None => {
                     if let Some(home) = schema::homes_of(key).first() {
