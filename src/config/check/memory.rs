@@ -39,6 +39,31 @@ pub(super) fn share(check: &mut Check<'_>, components: &mut Components, pipeline
             check.defaults.push((path, units::show_size(default)));
         }
     }
+    for pipeline in pipelines {
+        largest_trace(check, components, pipeline);
+    }
+}
+
+/// One trace must leave the buffer room for others, or they are all decided early for its sake.
+fn largest_trace(check: &mut Check<'_>, components: &Components, pipeline: &Pipeline) {
+    let path = join(&["service".into(), "pipelines".into(), pipeline.id.clone(), "processors".into()]);
+    for reference in &pipeline.processors {
+        let Some(ProcessorSettings::TailSampling(settings)) = components.processors.get(&reference.id) else {
+            continue;
+        };
+        let (trace, buffer) = (settings.maximum_trace_size_bytes, settings.max_memory_bytes);
+        if trace > buffer / 2 {
+            let message = format!(
+                "`{}`: maximum_trace_size_bytes is {}, and max_memory {}: one such trace has all others decided early",
+                reference.id,
+                units::show_size(trace),
+                units::show_size(buffer)
+            );
+            let help =
+                format!("at most half of max_memory, or 0 for an eighth of it, {}", units::show_size(buffer / 8));
+            check.say(Problem::warning(reference.place, &path, message).help(help));
+        }
+    }
 }
 
 /// The processors of a pipeline that wait for whole traces have one buffer, and it has one size.

@@ -56,7 +56,12 @@ impl AssembleSettings {
             0 => MOST_SHARDS,
             traces => traces / SHARD_TRACES,
         };
-        cores.min(by_bytes).min(by_traces).clamp(1, MOST_SHARDS)
+        let by_largest = match self.sampling.as_ref().map_or(0, |sampling| sampling.maximum_trace_size_bytes) {
+            0 => MOST_SHARDS,
+            // One trace must leave its shard room for others.
+            largest => usize::try_from(self.limit_bytes() / 2 / largest).unwrap_or(MOST_SHARDS),
+        };
+        cores.min(by_bytes).min(by_traces).min(by_largest).clamp(1, MOST_SHARDS)
     }
 
     /// The share of one shard.
@@ -65,7 +70,6 @@ impl AssembleSettings {
         let buffer = self.limit_bytes();
         let shard = buffer / (shards as u64).max(1);
         let max_trace_bytes = match sampling.map_or(0, |sampling| sampling.maximum_trace_size_bytes) {
-            // One trace must leave its shard room for others.
             0 => (buffer / 8).min(shard / 2),
             given => given,
         };
@@ -211,6 +215,15 @@ mod tests {
         };
         assert_eq!((of(1 << 30, 0), of(1 << 20, 0), of(32 << 20, 0)), (8, 1, 4));
         assert_eq!((of(1 << 30, 50_000), of(1 << 30, 100), of(1 << 30, 3_000)), (8, 1, 3));
+    }
+
+    #[test]
+    fn the_largest_trace_leaves_its_shard_room_for_others() {
+        let of = |maximum_trace_size_bytes| {
+            let sampling = TailSamplingSettings { max_memory_bytes: 256 << 20, maximum_trace_size_bytes, ..sampling() };
+            AssembleSettings { sampling: Some(sampling), ..AssembleSettings::default() }.shards(16)
+        };
+        assert_eq!((of(0), of(8 << 20), of(50 << 20), of(200 << 20)), (16, 16, 2, 1));
     }
 
     #[test]
