@@ -8,7 +8,7 @@ use super::components::{Components, type_name};
 use super::fields::join;
 use super::service::{Pipeline, Reference};
 use crate::config::problem::Problem;
-use crate::config::settings::{ActionKind, ProcessorSettings};
+use crate::config::settings::{ActionKind, PolicyKind, PolicySettings, ProcessorSettings, SamplerMode};
 
 pub(super) fn check_order(check: &mut Check<'_>, components: &Components, pipelines: &[Pipeline], mesh: Option<&str>) {
     for pipeline in pipelines {
@@ -16,6 +16,7 @@ pub(super) fn check_order(check: &mut Check<'_>, components: &Components, pipeli
         whole_traces(check, components, pipeline, mesh);
     }
     sampled_before(check, components, pipelines, mesh);
+    hashed_behind(check, components, pipelines, mesh);
     buffers(check, components, pipelines);
 }
 
@@ -151,6 +152,49 @@ fn sampled_before(check: &mut Check<'_>, components: &Components, pipelines: &[P
         let problem = Problem::warning(sampler.place, &format!("service.pipelines.{}", pipeline.id), message);
         let help = format!("make it a policy of `{}`, `type: probabilistic`", judge.id);
         check.say(problem.help(help).related(judge.place, "the policies run here"));
+    }
+}
+
+/// A `probabilistic_sampler` that hashes, behind something that writes thresholds: in a pipeline, or on the way through the
+/// mesh. What others have written contradicts its hash, so the decision is that of `fail_closed` for every span.
+fn hashed_behind(check: &mut Check<'_>, components: &Components, pipelines: &[Pipeline], mesh: Option<&str>) {
+    let settings = |reference: &Reference| components.processors.get(&reference.id);
+    let writes = |reference: &&Reference| settings(reference).is_some_and(writes_thresholds);
+    let origins = || pipelines.iter().filter(|pipeline| ends(pipeline, mesh).1.is_some());
+    for pipeline in pipelines {
+        let owned = ends(pipeline, mesh).0.is_some();
+        let mut first = origins().filter(|_| owned).flat_map(|origin| &origin.processors).find(writes);
+        for reference in &pipeline.processors {
+            if let (Some(ProcessorSettings::ProbabilisticSampler(sampler)), Some(before)) = (settings(reference), first)
+                && matches!(sampler.mode, SamplerMode::HashSeed { .. })
+            {
+                let fate = if sampler.fail_closed { "dropped, since `fail_closed` is on" } else { "kept" };
+                let message = format!(
+                    "`{}` with `mode: hash_seed` behind `{}`, which writes its threshold to spans: all those are {fate}",
+                    reference.id, before.id
+                );
+                let problem = Problem::warning(reference.place, &format!("service.pipelines.{}", pipeline.id), message);
+                let help = "sample by chance in one place only, or in all with `mode: equalizing` or `proportional`";
+                check.say(problem.help(help).related(before.place, "written here"));
+            }
+            first = first.or(Some(reference).filter(writes));
+        }
+    }
+}
+
+/// Spans that it keeps say by which threshold.
+fn writes_thresholds(settings: &ProcessorSettings) -> bool {
+    fn by_chance(policy: &PolicySettings) -> bool {
+        match &policy.kind {
+            PolicyKind::Probabilistic { hash_salt, .. } => hash_salt.is_empty(),
+            PolicyKind::And(parts) => parts.iter().any(by_chance),
+            _ => false,
+        }
+    }
+    match settings {
+        ProcessorSettings::ProbabilisticSampler(_) => true,
+        ProcessorSettings::TailSampling(settings) => settings.policies.iter().any(by_chance),
+        _ => false,
     }
 }
 
