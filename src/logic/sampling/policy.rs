@@ -167,7 +167,8 @@ impl Policy {
             }
             PolicyKind::Probabilistic { sampling_percentage, hash_salt } if hash_salt.is_empty() => {
                 questions.randomness();
-                Policy::Chance(Threshold::from_percentage(*sampling_percentage, DIGITS))
+                // `probabilistic_sampler` knows 32-bit floats only.
+                Policy::Chance(Threshold::from_percentage(f64::from(*sampling_percentage as f32), DIGITS))
             }
             PolicyKind::Probabilistic { sampling_percentage, hash_salt } => {
                 Policy::SaltedChance(Salted::new(hash_salt, *sampling_percentage))

@@ -143,3 +143,23 @@ fn another_salt_is_other_randomness() {
         assert!((800..1_200).contains(&share), "{wanted:?}: {share} of 4,000");
     }
 }
+
+#[test]
+fn the_policy_and_the_processor_keep_the_same_traces_at_any_percentage() {
+    use crate::config::settings::{ProbabilisticSamplerSettings, SamplerMode};
+    let mut told_apart = 0;
+    for step in 1..=10_000 {
+        let percent = f64::from(step) / 100.0;
+        let policy = sampler([probabilistic(percent)]).threshold(0).unwrap();
+        let processor = crate::logic::sampler::Sampler::new(&ProbabilisticSamplerSettings {
+            sampling_percentage: percent,
+            mode: SamplerMode::Proportional,
+            sampling_precision: 4,
+            fail_closed: true,
+        });
+        let kept = |randomness| processor.decide(&random(randomness), &[]).keep;
+        assert!(kept(policy.0) && (policy.0 == 0 || !kept(policy.0 - 1)), "{percent}");
+        told_apart += u32::from(policy != threshold(percent));
+    }
+    assert!(told_apart > 0, "32-bit floats make no difference");
+}
