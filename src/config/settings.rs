@@ -231,7 +231,8 @@ pub struct PolicySettings {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PolicyKind {
     AlwaysSample,
-    /// From the earliest start to the latest end: at least `threshold`, at most `upper_threshold`.
+    /// From the earliest start to the latest end, in whole milliseconds: at least `threshold`; with `upper_threshold` more
+    /// than `threshold`, and at most that.
     Latency {
         threshold: Duration,
         upper_threshold: Option<Duration>,

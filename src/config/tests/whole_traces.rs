@@ -167,13 +167,15 @@ fn values_that_make_no_sense_are_refused_with_what_would() {
         (tail("tail_storage: x"), "`tail_storage` is not supported yet"),
         (tail("decision_cache: {sampled_cache_size: -1}"), "`sampled_cache_size` is a number"),
         (tail("decision_cache: {sampled: 5}"), "unknown key `sampled`"),
-        (tail("wait_duration: 5s"), "`wait_duration` belongs under processors.span_dedup"),
+        (tail("wait_duration: 5s"), "did you mean `decision_wait`"),
         ("tail_sampling: ".to_owned(), "`policies` is required"),
         ("groupbytrace: {discard_orphans: true}".to_owned(), "`discard_orphans: true` is not supported yet"),
         ("groupbytrace: {store_on_disk: true}".to_owned(), "traces wait in memory"),
         ("groupbytrace: {num_workers: 4}".to_owned(), "`num_workers` has no effect"),
         ("groupbytrace: {num_traces: 0}".to_owned(), "from 1 to"),
-        ("groupbytrace: {decision_wait: 1s}".to_owned(), "`decision_wait` belongs under processors.tail_sampling"),
+        ("groupbytrace: {decision_wait: 1s}".to_owned(), "did you mean `wait_duration`"),
+        ("cross_cluster: {decision_wait: 1s}".to_owned(), "did you mean `wait_duration`"),
+        ("cross_cluster: {marks: [policy]}".to_owned(), "`marks` belongs under processors.tail_sampling"),
         ("cross_cluster: {buckets: []}".to_owned(), "1 to 64 durations"),
         ("cross_cluster: {buckets: [0.5]}".to_owned(), "durations with their unit"),
         ("cross_cluster: {buckets: [1s, 5ms]}".to_owned(), "not above the bound before it"),
@@ -271,6 +273,55 @@ fn chance_ahead_of_policies_is_warned_of() {
         let loaded = must(&text);
         let found = loaded.warnings.iter().any(|p| p.severity == Severity::Warning && p.message.contains(warned));
         assert_eq!(found, want, "{text}\n{}", loaded.warnings);
+    }
+}
+
+#[test]
+fn hashing_behind_what_writes_thresholds_is_warned_of() {
+    let chance = |id: &str, more: &str| format!("probabilistic_sampler/{id}: {{sampling_percentage: 50{more}}}");
+    let (hash, first) = (chance("hash", ", hash_seed: 22"), chance("first", ""));
+    let head = format!("{hash}, {first}, {}", chance("lenient", ", hash_seed: 22, fail_closed: false"));
+    let policy = "policies: [{name: some, type: probabilistic, probabilistic: {sampling_percentage: 5";
+    let tail = format!("{head}, tail_sampling: {{{policy}}}}}]}}");
+    let salted = format!("{head}, tail_sampling: {{{policy}, hash_salt: x}}}}]}}");
+    let both = |here: &str, there: &str| {
+        format!(
+            "processors: {{{head}}}\nservice: {{pipelines: {{traces/local: {{processors: [{here}]}}, \
+             traces/owned: {{processors: [span_dedup, {there}]}}}}}}"
+        )
+    };
+    let (s, lossy, lenient) =
+        ("probabilistic_sampler", "all those are dropped, since `fail_closed` is on", "all those are kept");
+    for (text, want) in [
+        (owned(&head, &format!("span_dedup, {s}/first, {s}/hash")), Some(lossy)),
+        (owned(&head, &format!("span_dedup, {s}/first, {s}/lenient")), Some(lenient)),
+        (owned(&head, &format!("span_dedup, {s}/hash, {s}/first")), None),
+        (both(&format!("{s}/hash"), &format!("{s}/hash")), Some(lossy)),
+        (both(&format!("{s}/first"), &format!("{s}/hash")), Some(lossy)),
+        (both(&format!("{s}/hash"), &format!("{s}/first")), None),
+        (owned(&tail, &format!("span_dedup, tail_sampling, {s}/hash")), Some(lossy)),
+        (owned(&tail, &format!("span_dedup, {s}/hash, tail_sampling")), None),
+        (owned(&salted, &format!("span_dedup, tail_sampling, {s}/hash")), None),
+    ] {
+        let loaded = must(&text);
+        let mut found = loaded.warnings.iter().filter(|p| p.message.contains("which writes its threshold to spans"));
+        let first = found.next().map(|p| p.message.clone()).unwrap_or_default();
+        assert_eq!(!first.is_empty(), want.is_some(), "{text}\n{}", loaded.warnings);
+        assert!(first.contains(want.unwrap_or_default()), "{first}");
+    }
+}
+
+#[test]
+fn a_trace_that_may_fill_the_buffer_is_warned_of() {
+    let with = |bytes: &str| {
+        owned(
+            &format!("tail_sampling: {{max_memory: 64MiB, maximum_trace_size_bytes: {bytes}, {KEEP}}}"),
+            "span_dedup, tail_sampling",
+        )
+    };
+    for (bytes, warned) in [("0", false), ("32MiB", false), ("33MiB", true), ("65MiB", true)] {
+        let shown = must(&with(bytes)).warnings.to_string();
+        assert_eq!(shown.contains("one such trace has all others decided early"), warned, "{bytes}: {shown}");
     }
 }
 
