@@ -17,6 +17,7 @@ mod explaining;
 mod late;
 mod model;
 mod releasing;
+mod splitting;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -196,12 +197,17 @@ fn bounds() -> Bounds {
 
 /// Keeps traces with an error.
 fn errors_only() -> Arc<Sampler> {
-    sampler([("errors", PolicyKind::StatusCode { status_codes: vec![StatusCode::Error] })])
+    Arc::new(Sampler::new(&sampling_settings()))
 }
 
 fn sampler(policies: impl IntoIterator<Item = (&'static str, PolicyKind)>) -> Arc<Sampler> {
     let policies = policies.into_iter().map(|(name, kind)| PolicySettings { name: name.to_owned(), kind });
-    Arc::new(Sampler::new(&TailSamplingSettings {
+    Arc::new(Sampler::new(&TailSamplingSettings { policies: policies.collect(), ..sampling_settings() }))
+}
+
+fn sampling_settings() -> TailSamplingSettings {
+    let errors = PolicyKind::StatusCode { status_codes: vec![StatusCode::Error] };
+    TailSamplingSettings {
         decision_wait: 10 * SECOND,
         decision_wait_after_root_received: Duration::ZERO,
         num_traces: 0,
@@ -214,8 +220,8 @@ fn sampler(policies: impl IntoIterator<Item = (&'static str, PolicyKind)>) -> Ar
         max_memory_bytes: 64 << 20,
         dry_run: false,
         marks: SamplingMarks::default(),
-        policies: policies.collect(),
-    }))
+        policies: vec![PolicySettings { name: "errors".to_owned(), kind: errors }],
+    }
 }
 
 impl Rig {
