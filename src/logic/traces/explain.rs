@@ -16,6 +16,9 @@ const MAX_LINES: usize = 2_000;
 const MAX_TEXT: usize = 256;
 /// Of one span.
 const MAX_ATTRIBUTES: usize = 64;
+/// Memory of a timeline, about: an answer is made whole before it can be cut to what the asker takes, and many may be
+/// asked for at once.
+const MAX_TIMELINE_BYTES: usize = 2 << 20;
 /// Clusters that are told apart; spans of others count as of one without a name.
 const MAX_CLUSTERS: usize = 256;
 
@@ -86,7 +89,13 @@ impl Traces {
             view.spans.truncate(MAX_LINES);
         }
         view.spans.sort_unstable_by_key(key);
-        view.spans.iter().map(|span| line(span, values)).collect()
+        let mut room = MAX_TIMELINE_BYTES;
+        let lines = view.spans.iter().map_while(|span| {
+            let line = line(span, values);
+            room = room.checked_sub(bytes(&line))?;
+            Some(line)
+        });
+        lines.collect()
     }
 }
 
@@ -103,6 +112,13 @@ fn line(span: &SpanView<'_>, values: bool) -> SpanLine {
         end: span.end,
         attributes: if values { attributes(span.body) } else { Vec::new() },
     }
+}
+
+fn bytes(line: &SpanLine) -> usize {
+    let pair = |(key, value): &(String, String)| size_of::<(String, String)>() + key.len() + value.len();
+    let service = line.service.as_ref().map_or(0, String::len);
+    let texts = line.name.len() + line.cluster.len() + service;
+    size_of::<SpanLine>() + texts + line.attributes.iter().map(pair).sum::<usize>()
 }
 
 fn attributes(body: &[u8]) -> Vec<(String, String)> {

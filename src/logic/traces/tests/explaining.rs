@@ -82,3 +82,23 @@ fn a_timeline_is_in_order_and_bounded_in_lines_and_texts() {
     assert_eq!(lines[1].name, "ä".repeat(128));
     rig.finish();
 }
+
+#[test]
+fn a_timeline_takes_little_memory_whatever_its_spans_carry() {
+    for (keys, bytes) in [(64, 250), (64, 1), (1, 250)] {
+        let mut rig = Rig::new(|bounds, _| bounds.max_trace_bytes = 64 << 20);
+        let values: Vec<_> = (0..keys).map(|_| ("k", "v".repeat(bytes))).collect();
+        rig.offer(&(1..=2_000).map(|id| Sent { values: values.clone(), ..span(1, id) }).collect::<Vec<_>>());
+        let details = report(&rig, 1, ALL).details.unwrap();
+        let lines = details.timeline.unwrap();
+        assert_eq!(lines.len() as u64 + details.left_out, 2_000);
+        let texts = lines.iter().flat_map(|line| &line.attributes).map(|(key, value)| 48 + key.len() + value.len());
+        let total = texts.sum::<usize>();
+        assert!(
+            total < 2 << 20 && (lines.len() == 2_000 || total > 1 << 20),
+            "{keys} {bytes}: {} {total}",
+            lines.len()
+        );
+        rig.finish();
+    }
+}
