@@ -39,12 +39,7 @@ pub(super) fn cell(value: &Value) -> String {
 /// What somebody else wrote, fit for a terminal: without control characters, and without those that are not seen or that turn the
 /// direction of what follows.
 pub(super) fn printable(text: &str) -> String {
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-    };
-    text.chars().map(|c| if hides(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if output::hides(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// The elements of an answer's list; none if it is absent.
