@@ -95,7 +95,7 @@ pub(super) async fn serve(endpoint: SocketAddr, router: Router) -> io::Result<Se
     let bound = Bound::bind(endpoint, None).await?;
     Ok(bound.serve_with_peer(Bounds::operation(), move |peer, mut request| {
         let router = router.clone();
-        let is_local = trace::is_local(peer, request.uri(), request.headers());
+        let is_local = trace::is_local(peer, &request);
         request.extensions_mut().insert(Caller { is_local });
         async move {
             let mut answer: Response<Body> = match router.oneshot(request).await {

@@ -5,12 +5,14 @@
 //!
 //! **Who may see values.** Values of attributes, and the service's name which is one, go only to callers on the node's own
 //! machine. A reverse proxy on that machine calls from loopback for anybody, so a request that says it was forwarded
-//! is not local. Nor is one whose `Host` names anything but loopback: a web page can have a browser on this machine call any
-//! name that resolves to it (DNS rebinding), but it cannot choose the name that the browser sends.
+//! is not local, nor is one in HTTP/1.0, which proxies speak that were told nothing (nginx up to 1.29) and clients do not.
+//! One that hides what it is cannot be told from a person; whoever sets it up has given the port away. Nor is a request
+//! local whose `Host` names anything but loopback: a web page can have a browser on this machine call any name that
+//! resolves to it (DNS rebinding), but it cannot choose the name that the browser sends.
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, Uri};
+use http::{HeaderName, Request, Uri, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::link::explain::{Explanation, KnownDetails, PeerAnswer};
@@ -199,15 +201,29 @@ pub(super) fn wanted(uri: &Uri) -> Result<Wanted, &'static str> {
 }
 
 /// Whether a request comes from this machine, and for somebody on this machine.
-pub(super) fn is_local(peer: SocketAddr, uri: &Uri, headers: &HeaderMap) -> bool {
-    const FORWARDED: [&str; 6] =
-        ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
-    let host = match headers.get(http::header::HOST) {
-        Some(host) => host.to_str().ok().and_then(|host| host.parse::<http::uri::Authority>().ok()),
-        None => uri.authority().cloned(),
+pub(super) fn is_local<B>(peer: SocketAddr, request: &Request<B>) -> bool {
+    const FORWARDED: [&str; 10] = [
+        "forwarded",
+        "via",
+        "x-forwarded",
+        "x-real-ip",
+        "x-original-",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-",
+        "cf-",
+        "true-client-ip",
+    ];
+    let mut hosts = request.headers().get_all(http::header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<http::uri::Authority>().ok()),
+        (Some(_), Some(_)) => None,
+        (None, _) => request.uri().authority().cloned(),
     };
+    let is_forwarded = |name: &HeaderName| FORWARDED.iter().any(|start| name.as_str().starts_with(start));
     peer.ip().to_canonical().is_loopback()
-        && !FORWARDED.iter().any(|name| headers.contains_key(*name))
+        && request.version() > Version::HTTP_10
+        && !request.headers().keys().any(is_forwarded)
         && host.is_some_and(|host| is_loopback_name(host.host()))
 }
 

@@ -1,5 +1,3 @@
-use http::HeaderValue;
-
 use super::*;
 use crate::link::explain::{Silence, example};
 use crate::model::UnixNanos;
@@ -106,11 +104,12 @@ fn a_node_without_a_mesh_answers_for_itself() {
 
 #[test]
 fn only_who_is_on_this_machine_for_himself_is_local() {
-    let uri: Uri = "/api/v1/traces/x".parse().unwrap();
-    let local = |peer: &str, headers: &[(&'static str, &'static str)]| {
-        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-        is_local(peer.parse().unwrap(), &uri, &headers.collect())
+    let request = |version, headers: &[(&str, &str)]| {
+        let request = Request::get("/api/v1/traces/x").version(version);
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
     };
+    let local =
+        |peer: &str, headers: &[(&str, &str)]| is_local(peer.parse().unwrap(), &request(Version::HTTP_11, headers));
     for host in ["localhost", "LOCALHOST:4320", "127.0.0.1:4320", "127.9.9.9", "[::1]:4320"] {
         assert!(local("127.0.0.1:5000", &[("host", host)]), "{host}");
     }
@@ -119,9 +118,13 @@ fn only_who_is_on_this_machine_for_himself_is_local() {
         assert!(!local("127.0.0.1:5000", &[("host", host)]), "{host}");
     }
     assert!(!local("10.0.0.1:5000", &[("host", "localhost")]) && !local("127.0.0.1:5000", &[]));
-    for name in ["forwarded", "x-forwarded-for", "x-real-ip", "via"] {
+    for name in ["forwarded", "x-forwarded-for", "X-Forwarded-Port", "x-real-ip", "via", "x-original-uri", "cf-ray"] {
         assert!(!local("127.0.0.1:5000", &[("host", "localhost"), (name, "127.0.0.1")]), "{name}");
     }
+    assert!(!local("127.0.0.1:5000", &[("host", "localhost"), ("host", "example.com")]));
+    // What nginx sends for anybody if it is told nothing but where to.
+    let proxied = request(Version::HTTP_10, &[("host", "127.0.0.1:4320"), ("connection", "close")]);
+    assert!(!is_local("127.0.0.1:5000".parse().unwrap(), &proxied));
 }
 
 #[test]
