@@ -168,6 +168,12 @@ impl Checker {
         }
     }
 
+    /// A node has answered this span with success.
+    pub fn is_accepted(&self, key: &SpanKey) -> bool {
+        let trace = self.traces.get(&key.trace);
+        trace.is_some_and(|trace| trace.spans.iter().any(|span| span.id == key.span && span.accepted))
+    }
+
     /// A span came to the backend from `node` (below [`MAX_NODES`]). True if its trace is whole with it.
     pub fn exported(&mut self, node: usize, key: &SpanKey, digest: u64) -> bool {
         let node = node.min(MAX_NODES - 1);

@@ -95,11 +95,15 @@ impl Outbox {
         self.next += 1;
     }
 
-    /// What is due, by node and service.
-    fn take_due(&mut self, now: Tick) -> BTreeMap<(usize, usize), Vec<Shipment>> {
+    /// What is due, by node and service. A span belongs to the cluster that took it in first. So a copy goes to another
+    /// cluster only if its original was taken; else it could overtake it, and the trace would cross clusters by accident.
+    fn take_due(&mut self, now: Tick, is_taken: impl Fn(&SpanKey) -> bool) -> BTreeMap<(usize, usize), Vec<Shipment>> {
         let later = self.waiting.split_off(&(now + Duration::from_nanos(1), 0));
         let mut batches: BTreeMap<_, Vec<Shipment>> = BTreeMap::new();
-        for (_, shipment) in std::mem::replace(&mut self.waiting, later) {
+        for (_, mut shipment) in std::mem::replace(&mut self.waiting, later) {
+            if shipment.cluster != shipment.home() && !is_taken(&shipment.key()) {
+                shipment.cluster = shipment.home();
+            }
             batches.entry((shipment.cluster, shipment.service)).or_default().push(shipment);
         }
         batches
@@ -174,7 +178,9 @@ impl Generator {
                 self.make(now);
                 made += 1;
             }
-            for ((cluster, service), shipments) in self.outbox.take_due(now) {
+            let judge = Arc::clone(&self.judge);
+            let is_taken = |key: &SpanKey| judge.checker().is_accepted(key);
+            for ((cluster, service), shipments) in self.outbox.take_due(now, is_taken) {
                 self.send(cluster, service, shipments);
             }
             while self.sending.try_join_next().is_some() {}
@@ -283,10 +289,20 @@ mod tests {
         for (due, cluster, service) in [(30, 0, 1), (10, 0, 1), (10, 1, 3), (31, 0, 1)] {
             outbox.put(Tick(due), shipment(cluster, service));
         }
-        assert!(outbox.take_due(Tick(9)).is_empty());
-        let due = outbox.take_due(Tick(30));
+        assert!(outbox.take_due(Tick(9), |_| true).is_empty());
+        let due = outbox.take_due(Tick(30), |_| true);
         assert_eq!(due.iter().map(|(to, s)| (*to, s.len())).collect::<Vec<_>>(), [((0, 1), 2), ((1, 3), 1)]);
         assert_eq!(outbox.waiting.len(), 1);
+    }
+
+    #[test]
+    fn a_copy_does_not_overtake_its_original_by_way_of_another_cluster() {
+        let to = |is_taken: bool| {
+            let mut outbox = Outbox::default();
+            outbox.put(Tick(1), Shipment { copy: true, ..shipment(2, 0) });
+            outbox.take_due(Tick(1), |_| is_taken).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!((to(true), to(false)), (vec![(2, 0)], vec![(0, 0)]));
     }
 
     #[tokio::test]

@@ -49,6 +49,9 @@ const DUPLICATES: u64 = 20;
 const LATE: u64 = 30;
 const ORPHANS: u64 = 5;
 
+/// How much longer a copy takes that goes to another cluster's node: what its own did not answer is tried there.
+const ELSEWHERE: Duration = Duration::from_millis(350);
+
 /// One way between services of the same cluster.
 const LOCAL_HOP: Duration = Duration::from_micros(400);
 
@@ -175,6 +178,7 @@ impl Traffic {
                 copy.after += Duration::from_millis(50 + self.rng.below(950));
                 if self.rng.chance(500) {
                     self.planned.duplicates_elsewhere += 1;
+                    copy.after += ELSEWHERE;
                     copy.cluster =
                         (copy.cluster + 1 + self.rng.below(CLUSTERS.len() as u64 - 1) as usize) % CLUSTERS.len();
                 }
