@@ -80,15 +80,20 @@ impl Verdicts {
     /// 0: as many as ten times the most open traces there were. Not above `max_bytes` in any case, but for an empty shell.
     pub(super) fn new(kept: usize, dropped: usize, time: Duration, max_bytes: u64) -> Verdicts {
         let memory = |count| Memory { count, generations: VecDeque::new(), forgotten: None, bytes: 0 };
-        Verdicts { kept: memory(kept), dropped: memory(dropped), most: max_bytes / 2, time, peak: [0; 2] }
+        Verdicts { kept: memory(kept), dropped: memory(dropped), most: max_bytes, time, peak: [0; 2] }
     }
 
     /// `open`: traces that are open.
     pub(super) fn remember(&mut self, hash: u64, verdict: Remembered, open: usize, now: Tick) {
         self.peak[0] = self.peak[0].max(open);
         let peak = self.peak[0].max(self.peak[1]);
-        let memory = if verdict.kept { &mut self.kept } else { &mut self.dropped };
-        if memory.insert(hash, verdict.encode(), peak, self.most, self.time, now) {
+        let (memory, other) = match verdict.kept {
+            true => (&mut self.kept, self.dropped.bytes),
+            false => (&mut self.dropped, self.kept.bytes),
+        };
+        // One kind may have what the other does not use, and neither is without room.
+        let most = self.most.saturating_sub(other).max(self.most / 8);
+        if memory.insert(hash, verdict.encode(), peak, most, self.time, now) {
             self.peak = [open, self.peak[0]];
         }
     }
@@ -144,10 +149,10 @@ impl Memory {
         let whole = if self.count == 0 { peak.saturating_mul(PER_OPEN).max(FEWEST) } else { self.count };
         let share = whole.div_ceil(GENERATIONS - 1).max(1);
         let slice = time / (GENERATIONS - 1) as u32;
-        // Tables grow to twice their size.
-        let most = most / (2 * GENERATIONS as u64);
-        let full =
-            |newest: &Generation| newest.len >= share || newest.bytes >= most || now.since(newest.begun) >= slice;
+        let most = most / GENERATIONS as u64;
+        let full = |newest: &Generation| {
+            newest.len >= share || newest.bytes + newest.growth(hash) > most || now.since(newest.begun) >= slice
+        };
         let begins = self.generations.back().is_none_or(full);
         if begins {
             while self.generations.len() >= GENERATIONS {
@@ -190,6 +195,12 @@ impl Generation {
         let tables: Vec<HashTable<u64>> = (0..TABLES).map(|_| HashTable::new()).collect();
         let bytes = (TABLES * size_of::<HashTable<u64>>()) as u64;
         Generation { tables, len: 0, bytes, begun: now, last: now }
+    }
+
+    /// How much more memory one more entry takes: tables that are full double.
+    fn growth(&self, hash: u64) -> u64 {
+        let table = &self.tables[place(hash).0];
+        if table.len() < table.capacity() { 0 } else { table.allocation_size() as u64 }
     }
 
     /// How much more memory it takes then.
@@ -240,5 +251,26 @@ mod tests {
             let remembered = Remembered::decode(verdict.encode(), true);
             assert_eq!(remembered, Remembered { policy: None, by_chance: false, ..verdict });
         }
+    }
+
+    #[test]
+    fn one_kind_may_fill_the_room_of_both_and_fills_it_well() {
+        const ROOM: u64 = 4 << 20;
+        let mut verdicts = Verdicts::new(0, 0, Duration::from_secs(600), ROOM);
+        let dropped =
+            Remembered { kept: false, would_drop: false, policy: None, by_chance: false, cause: Cause::Waited };
+        for number in 0..2_000_000_u64 {
+            verdicts.remember(spread(number + 1), dropped, 1_000_000, Tick(number));
+            assert!(verdicts.bytes() <= ROOM);
+        }
+        let (_, remembered) = verdicts.len();
+        assert!(remembered * 24 > ROOM, "{remembered} verdicts in {ROOM} bytes");
+        // The other kind has room nevertheless.
+        for number in 0..10_000_u64 {
+            let kept = Remembered { kept: true, ..dropped };
+            verdicts.remember(spread(number | 1 << 40), kept, 1_000_000, Tick(number));
+        }
+        assert!(verdicts.bytes() <= ROOM + ROOM / 8);
+        assert_eq!(verdicts.find(spread(9_999 | 1 << 40)).map(|verdict| verdict.kept), Some(true));
     }
 }
