@@ -231,13 +231,16 @@ impl Node {
         }
         // The mesh still takes what waits in batches for it; once it has left, no span comes any more, and open traces
         // are as whole as they will be.
-        let mut unsettled_spans = parts.pipelines.stop_local(parts.clock.now() + left() / 4).await;
-        if let Some(mesh) = &parts.mesh {
-            unsettled_spans += mesh.leave(left() / 2).await;
-        }
+        let _ = parts.pipelines.stop_local(parts.clock.now() + left() / 4).await;
+        let mut unsettled_spans = match &parts.mesh {
+            Some(mesh) => mesh.leave(left() / 2).await,
+            None => 0,
+        };
         // Exporters deliver meanwhile; the last quarter is for what they got last.
-        unsettled_spans += parts.pipelines.stop(parts.clock.now() + left() * 3 / 4).await;
+        let _ = parts.pipelines.stop(parts.clock.now() + left() * 3 / 4).await;
         unsettled_spans += drain(&parts.exporters, until).await;
+        // Asked last: what was on the way to an exporter may have been refused by it until now.
+        unsettled_spans += parts.pipelines.unsettled_spans();
         let ledger = parts.ledger.status();
         info!(
             unsettled_spans,

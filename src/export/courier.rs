@@ -36,7 +36,7 @@ pub struct ExporterStatus {
     pub sent_spans: u64,
     /// Given up after custody: permanent errors, retries exhausted, spans a backend rejected, what a stop cut short.
     pub send_failed_spans: u64,
-    /// Refused because the queue was full or closed.
+    /// Refused because the queue was full or closed. A trace buffer asks again until they are taken, and counts each time.
     pub enqueue_failed_spans: u64,
     /// Rejected by the backend in a partial success; part of `send_failed_spans`.
     pub rejected_spans: u64,

@@ -352,11 +352,25 @@ impl Pipelines {
         let those = || self.built.iter().filter(|(id, _)| ends_there(id) == before_mesh).map(|(_, built)| built);
         // Batches first, also those behind a trace buffer: what they do not get rid of goes back to it while it runs.
         those().flat_map(|built| &built.batchers).for_each(|batcher| batcher.stop());
-        let mut lost = 0;
-        for assemble in those().flat_map(|built| &built.assembles) {
-            lost += assemble.stop(until).await;
+        // Each on its own: one whose exporter is down must not take the others' time.
+        let mut stops = tokio::task::JoinSet::new();
+        for built in those() {
+            let assembles = built.assembles.clone();
+            stops.spawn(async move {
+                let mut lost = 0;
+                for assemble in assembles {
+                    lost += assemble.stop(until).await;
+                }
+                lost
+            });
         }
-        lost
+        stops.join_all().await.into_iter().sum()
+    }
+
+    /// Spans of whole traces that no exporter took. Once the exporters are drained there will be no more of them: what they
+    /// refuse on the way is among these, and no longer in what [`Pipelines::stop`] returned.
+    pub fn unsettled_spans(&self) -> u64 {
+        self.assembles().map(|assemble| assemble.unsettled_spans()).sum()
     }
 
     fn assembles(&self) -> impl Iterator<Item = &Arc<Assemble>> {

@@ -3,7 +3,8 @@
 //! The Collector's tail sampling decides in the loop that also takes spans in, so a flood of spans keeps the decisions
 //! from being made, and what is not decided fills the memory. A task of tokio's would be the same in another place: when
 //! every worker is busy with requests, timers wait. A thread is scheduled by the system beside the workers, and has
-//! nothing to do but this. It never sleeps longer than [`TICK`], so nobody needs to wake it for a new trace.
+//! nothing to do but this. While traces are open it looks every [`TICK`]. When none is it sleeps as long as a trace that
+//! comes meanwhile waits at least, so that nobody needs to wake it for a new trace, and an idle node rests.
 //!
 //! It goes over the shards in rounds, one small step in each, and lets go of a shard's lock between steps: as many
 //! traces as take about a millisecond, found by measuring, since one trace may have five spans or thirty thousand.
@@ -29,6 +30,8 @@ use crate::model::Tick;
 const NAME: &str = "spanmesh-decide";
 /// A due decision is found after this at the latest.
 const TICK: Duration = Duration::from_millis(50);
+/// The longest sleep while no trace is open: old verdicts are let go of in this step.
+const IDLE: Duration = Duration::from_secs(1);
 /// Nothing was due a moment ago.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// How soon the next stage is asked again whether it takes what is parked.
@@ -84,12 +87,22 @@ impl Decider {
         thread.spawn(move || decider.run(&assemble)).map(|_| ())
     }
 
-    /// Has the buffer closed and waits for it, until some time after the deadline. False: it did not end.
-    pub(super) async fn stop(&self, until: Tick, patience: tokio::time::Instant) -> bool {
+    /// Has the buffer closed and waits for it, until some time after the deadline.
+    pub(super) async fn stop(&self, until: Tick, patience: tokio::time::Instant) {
         self.asked().stop_by.get_or_insert(until);
         self.changed.notify_one();
         let mut ended = self.ended.subscribe();
-        tokio::time::timeout_at(patience, ended.wait_for(|ended| *ended)).await.is_ok()
+        let _ = tokio::time::timeout_at(patience, ended.wait_for(|ended| *ended)).await;
+    }
+
+    /// Whether the thread has done all it can.
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Ends the sleep, if there is one. Who comes just before it begins is overheard, and waits [`IDLE`] at most.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
     }
 
     pub(super) fn leave(&self) {
@@ -160,6 +173,11 @@ impl Steps {
     }
 }
 
+/// How long the thread may sleep while no trace is open, if a decision follows a trace's first span after `soonest`.
+pub(super) fn idle(soonest: Duration) -> Duration {
+    soonest.clamp(TICK, IDLE)
+}
+
 impl Assemble {
     /// One step in every shard. Returns when the next round should be.
     fn round(&self, steps: &mut Steps) -> Duration {
@@ -168,8 +186,10 @@ impl Assemble {
         if more || retry {
             return Duration::ZERO;
         }
-        let longest = if self.exit.parked_bytes() == 0 { TICK } else { RETRY };
-        next.map_or(longest, |due| due.since(self.clock.now())).clamp(SHORTEST, longest)
+        if self.exit.parked_bytes() > 0 {
+            return RETRY;
+        }
+        next.map_or(self.idle, |due| due.since(self.clock.now()).clamp(SHORTEST, TICK))
     }
 
     /// One step of closing in every shard. Returns when the next round should be; `None`: nothing is left to do.

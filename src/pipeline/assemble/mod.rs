@@ -60,6 +60,8 @@ pub struct Assemble {
     pipeline: ComponentId,
     clock: Clock,
     limit_bytes: u64,
+    /// How long the thread may sleep while no trace is open.
+    idle: Duration,
     shards: Shards,
     exit: Arc<Exit>,
     judges: Arc<Judges>,
@@ -103,12 +105,15 @@ impl Assemble {
             drop_at_shutdown: settings.sampling.as_ref().is_some_and(|s| s.drop_pending_traces_on_shutdown),
         });
         let bounds = settings.bounds(shards);
+        let after_root = Some(bounds.wait_after_root).filter(|wait| !wait.is_zero());
+        let soonest = after_root.map_or(bounds.wait, |wait| wait.min(bounds.wait));
         let shards =
             Shards::new(shards, seed, &budget, |seed| Traces::new(bounds.clone(), judges.clone(), dedup.clone(), seed));
         let assemble = Arc::new(Assemble {
             pipeline,
             clock,
             limit_bytes: settings.limit_bytes(),
+            idle: decide::idle(soonest),
             shards,
             exit: Exit::new(next, dedup, clock, budget),
             judges,
@@ -126,13 +131,19 @@ impl Assemble {
     pub async fn stop(&self, until: Tick) -> u64 {
         self.closed.store(true, SeqCst);
         let patience = self.clock.instant(until.max(self.clock.now()) + PATIENCE);
-        let ended = self.decider.stop(until, patience).await;
-        let open = if ended { 0 } else { self.traces().open_spans };
-        let lost = self.exit.given_up_spans() + open;
+        self.decider.stop(until, patience).await;
+        let lost = self.unsettled_spans();
         if lost > 0 {
             warn!(pipeline = self.pipeline, spans = lost, "spans of whole traces that no exporter took are given up");
         }
         lost
+    }
+
+    /// Spans that were given up since the stop, and those that it did not come to. More can become of what the next stage
+    /// had taken and not answered for.
+    pub fn unsettled_spans(&self) -> u64 {
+        let open = if self.decider.has_ended() { 0 } else { self.traces().open_spans };
+        self.exit.given_up_spans() + open
     }
 
     pub fn status(&self) -> AssembleStatus {
@@ -212,7 +223,12 @@ impl Consume for Assemble {
         if batch.spans.is_empty() {
             return batch.receipt.resolve(Fate::Exported);
         }
-        self.take(batch).into_iter().for_each(|release| self.exit.send(release));
+        let releases = self.take(batch);
+        let any = !releases.is_empty();
+        releases.into_iter().for_each(|release| self.exit.send(release));
+        if any && self.exit.parked_bytes() > 0 {
+            self.decider.wake();
+        }
     }
 }
 

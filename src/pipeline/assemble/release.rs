@@ -103,9 +103,9 @@ impl Exit {
         let number = parked.last_number;
         if parked.parts.is_empty() && parked.given_up.is_none() {
             drop(parked);
-            self.offer(number, spans, custody);
+            self.offer(number, spans, custody, Arc::default());
         } else {
-            self.park(parked, number, spans.bytes, custody);
+            self.park(parked, number, spans.bytes, custody, &AtomicU64::default());
         }
     }
 
@@ -115,13 +115,15 @@ impl Exit {
         for _ in 0..most {
             let Some((number, part)) = self.parked().pop() else { return false };
             let Part { bytes, custody, held } = part;
+            let counted = Arc::new(AtomicU64::new(bytes.len() as u64));
             match wire::walk(bytes, &NO_LIMITS) {
-                Ok(walked) => self.offer(number, walked.spans, custody),
+                Ok(walked) => self.offer(number, walked.spans, custody, counted.clone()),
                 Err(error) => {
                     error!(%error, spans = custody.receipt.spans(), "kept spans cannot be read any more");
                     self.resolve(custody, SmallVec::new(), Fate::Released);
                 }
             }
+            self.uncount(&counted);
             drop(held);
             if self.parked().parts.contains_key(&number) {
                 return false;
@@ -148,16 +150,27 @@ impl Exit {
         self.parked().given_up.map_or(0, |given_up| given_up.spans)
     }
 
-    fn offer(self: &Arc<Self>, number: u64, spans: Spans, custody: Custody) {
+    /// `counted` of its bytes are among those that are parked, until the next stage has them: while it is asked again
+    /// whether it takes them, there is no more room for others than before.
+    fn offer(self: &Arc<Self>, number: u64, spans: Spans, custody: Custody, counted: Arc<AtomicU64>) {
         self.unanswered.fetch_add(1, SeqCst);
         let held = self.budget.hold(spans.bytes.len());
-        let state = Insisting { custody: Some(custody), bytes: Some(spans.bytes.clone()), fates: SmallVec::new() };
-        let insist = Insist { exit: self.clone(), number, state: Mutex::new(state) };
+        let (custody, bytes) = (Some(custody), Some(spans.bytes.clone()));
+        let state = Insisting { custody, bytes, fates: SmallVec::new() };
+        let insist = Insist { exit: self.clone(), number, counted, state: Mutex::new(state) };
         let receipt = Receipt::new(u32::try_from(spans.len()).unwrap_or(u32::MAX), insist);
         self.next.consume(Batch { spans, receipt, held, hops: 0 });
     }
 
-    fn park(&self, mut parked: MutexGuard<'_, Parked>, number: u64, bytes: Bytes, custody: Custody) {
+    fn park(
+        &self,
+        mut parked: MutexGuard<'_, Parked>,
+        number: u64,
+        bytes: Bytes,
+        custody: Custody,
+        counted: &AtomicU64,
+    ) {
+        parked.bytes = parked.bytes.saturating_sub(counted.swap(0, SeqCst));
         if let Some(given_up) = &mut parked.given_up {
             given_up.spans += u64::from(custody.receipt.spans());
             drop(parked);
@@ -166,6 +179,14 @@ impl Exit {
         let held = self.budget.hold(bytes.len() + size_of_val(&*custody.keys));
         parked.bytes += bytes.len() as u64;
         parked.parts.insert(number, Part { bytes, custody, held });
+    }
+
+    fn uncount(&self, counted: &AtomicU64) {
+        let counted = counted.swap(0, SeqCst);
+        if counted > 0 {
+            let mut parked = self.parked();
+            parked.bytes = parked.bytes.saturating_sub(counted);
+        }
     }
 
     fn drop_at_shutdown(&self, custody: Custody) {
@@ -193,10 +214,9 @@ impl Exit {
 }
 
 impl Parked {
+    /// The first; its bytes still count.
     fn pop(&mut self) -> Option<(u64, Part)> {
-        let (number, part) = self.parts.pop_first()?;
-        self.bytes -= part.bytes.len() as u64;
-        Some((number, part))
+        self.parts.pop_first()
     }
 }
 
@@ -207,6 +227,8 @@ type Fates = SmallVec<[(u32, Fate); 2]>;
 struct Insist {
     exit: Arc<Exit>,
     number: u64,
+    /// Bytes of it that count as parked.
+    counted: Arc<AtomicU64>,
     state: Mutex<Insisting>,
 }
 
@@ -230,8 +252,11 @@ impl Holder for Insist {
     }
 
     fn answered(&self, answer: Result<(), Refusal>) {
-        if answer.is_ok() && self.state().bytes.take().is_some() {
-            self.exit.unanswered.fetch_sub(1, SeqCst);
+        if answer.is_ok() {
+            self.exit.uncount(&self.counted);
+            if self.state().bytes.take().is_some() {
+                self.exit.unanswered.fetch_sub(1, SeqCst);
+            }
         }
     }
 
@@ -241,7 +266,7 @@ impl Holder for Insist {
         let unanswered = bytes.is_some();
         match (bytes, &worst) {
             (Some(bytes), Fate::Refused(Refusal::RetryAfter { .. })) => {
-                self.exit.park(self.exit.parked(), self.number, bytes, custody);
+                self.exit.park(self.exit.parked(), self.number, bytes, custody, &self.counted);
             }
             _ => {
                 let fates = fates.into_iter().map(|(spans, fate)| (spans, in_custody(fate))).collect();

@@ -162,6 +162,12 @@ async fn traces_are_decided_in_time_while_every_worker_is_busy() {
     assert_eq!(stage.stop(LONG).await, 0);
 }
 
+#[test]
+fn with_no_open_trace_the_thread_sleeps_as_long_as_one_that_comes_can_wait() {
+    let of = |millis| decide::idle(Duration::from_millis(millis)).as_millis();
+    assert_eq!([0, 20, 50, 200, 1_000, 30_000].map(of), [50, 50, 50, 200, 1_000, 1_000]);
+}
+
 #[tokio::test]
 async fn a_duplicate_ends_in_the_buffer_of_its_trace() {
     let stage = Stage::start(FOREVER);
@@ -272,7 +278,7 @@ async fn a_next_stage_that_gives_no_answer_does_not_hold_up_the_stop_beyond_the_
     let batch = stage.end.take().pop().unwrap();
     batch.receipt.resolve(Fate::Refused(Refusal::passing(Reason::QueueFull)));
     assert_eq!(sender.finished(), Some(Fate::Dropped(DropReason::Shutdown)));
-    assert_eq!(stage.stop(SOON).await, 1);
+    assert_eq!(stage.assemble.unsettled_spans(), 1);
 }
 
 #[tokio::test]

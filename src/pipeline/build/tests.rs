@@ -259,6 +259,27 @@ async fn pipelines_into_the_mesh_and_those_behind_it_stop_apart() {
     assert_eq!(sender.fate().await, Fate::Exported);
 }
 
+#[tokio::test]
+async fn a_pipeline_whose_exporter_takes_nothing_does_not_use_up_the_time_of_another() {
+    let files = Files::start(&["one", "two"]);
+    let settings = settings(&[
+        ("traces/a", &["otlp/a"], &["groupbytrace"], &["file/one"]),
+        ("traces/b", &["otlp/b"], &["groupbytrace"], &["file/two"]),
+    ]);
+    let pipelines =
+        OwnedPipelines::start(&settings, &files.exporters, files.environment()).unwrap().join(None).unwrap();
+    let full = files.exporters["file/one"].reserve(queue::CAPACITY_BYTES as usize, 1).ok().unwrap();
+    let senders = [Watched::default(), Watched::default()];
+    pipelines.feed("otlp/a").unwrap().consume(batch(&request(&["a"]), &senders[0]));
+    pipelines.feed("otlp/b").unwrap().consume(batch(&request(&["b"]), &senders[1]));
+    assert_eq!(pipelines.stop(files.clock.now() + Duration::from_millis(300)).await, 1);
+    assert_eq!(senders[0].fate().await, Fate::Dropped(crate::model::DropReason::Shutdown));
+    assert_eq!(pipelines.unsettled_spans(), 1);
+    drop(full);
+    assert_eq!(files.drained("two").await.lines().count(), 1);
+    assert_eq!(senders[1].fate().await, Fate::Exported);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn under_load_from_many_threads_and_through_a_stop_every_span_is_accounted_for() {
     let mut files = Files::start(&["one"]);
