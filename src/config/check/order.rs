@@ -55,7 +55,15 @@ fn processors(check: &mut Check<'_>, components: &Components, pipeline: &Pipelin
                 check.say(problem.help("move it to the pipeline that receives from the mesh"));
             }
             Some(ProcessorSettings::MemoryLimiter(_)) if index > 0 => {
-                let message = format!("`{id}` behind other processors: it refuses what already took their work");
+                let ahead = pipeline.processors.iter().take(index);
+                let buffer = ahead.rev().find(|r| components.processors.get(&r.id).is_some_and(waits_for_traces));
+                let message = match buffer {
+                    Some(buffer) => format!(
+                        "`{id}` behind `{}` limits nothing: it is left out, as what has waited there can no longer be refused",
+                        buffer.id
+                    ),
+                    None => format!("`{id}` behind other processors: it refuses what already took their work"),
+                };
                 check.say(Problem::warning(reference.place, &path, message).help("put it first"));
             }
             Some(ProcessorSettings::Resource(settings)) if from_mesh.is_some() => {

@@ -364,3 +364,19 @@ service:
     );
     assert_eq!(settings.num_traces, 50_000);
 }
+
+#[test]
+fn a_memory_limiter_behind_a_buffer_is_said_to_be_left_out() {
+    let of = |order: &str| {
+        let definitions = format!("memory_limiter: {{limit_mib: 100}}, batch: {{}}, tail_sampling: {{{KEEP}}}");
+        must(&owned(&definitions, order)).warnings.to_string()
+    };
+    for order in ["span_dedup, tail_sampling, memory_limiter", "span_dedup, tail_sampling, batch, memory_limiter"] {
+        let said = of(order);
+        assert!(said.contains("`memory_limiter` behind `tail_sampling` limits nothing: it is left out"), "{said}");
+    }
+    let said = of("span_dedup, memory_limiter, tail_sampling");
+    assert!(said.contains("refuses what already took") && !said.contains("left out"), "{said}");
+    let said = of("memory_limiter, span_dedup, tail_sampling, batch");
+    assert!(!said.contains("memory_limiter"), "{said}");
+}
