@@ -131,7 +131,8 @@ fn or_dash(text: &str) -> String {
 
 fn spans(page: &mut Page, details: &KnownDetails) {
     let Some(timeline) = &details.timeline else { return };
-    let begin = timeline.iter().map(|span| span.start.0).min().unwrap_or_default();
+    // 0 is no time.
+    let begin = timeline.iter().map(|span| span.start.0).filter(|start| *start > 0).min().unwrap_or_default();
     let row = |row: &Row| {
         let span = &timeline[row.span];
         [
@@ -139,8 +140,8 @@ fn spans(page: &mut Page, details: &KnownDetails) {
             row.depth.to_string(),
             or_dash(&span.cluster),
             or_dash(span.service.as_deref().unwrap_or_default()),
-            milliseconds(span.start.0.saturating_sub(begin)),
-            milliseconds(span.end.0.saturating_sub(span.start.0)),
+            milliseconds(span.start.0, begin),
+            milliseconds(span.end.0, span.start.0),
             remarks(row, span),
         ]
     };
@@ -156,8 +157,8 @@ fn spans(page: &mut Page, details: &KnownDetails) {
     }
 }
 
-fn milliseconds(nanos: u64) -> String {
-    format!("{:.3} ms", nanos as f64 / 1e6)
+fn milliseconds(at: u64, since: u64) -> String {
+    if at == 0 || since == 0 { "-".to_owned() } else { format!("{:.3} ms", at.saturating_sub(since) as f64 / 1e6) }
 }
 
 fn remarks(row: &Row, span: &SpanLine) -> String {

@@ -78,7 +78,8 @@ pub fn rows(spans: &[SpanLine]) -> Vec<Row> {
                 depth,
                 place,
                 crosses: parent.is_some_and(|parent| spans[parent].cluster != spans[at].cluster),
-                before_parent: parent.is_some_and(|parent| spans[at].start < spans[parent].start),
+                // 0 is no time.
+                before_parent: parent.is_some_and(|parent| (1..spans[parent].start.0).contains(&spans[at].start.0)),
             });
             let below = children.get(&at).map(Vec::as_slice).unwrap_or_default();
             waiting.extend(below.iter().rev().map(|child| (*child, depth + 1, Place::Child)));
@@ -152,6 +153,10 @@ mod tests {
         let rows = rows(&spans);
         assert_eq!((rows[1].crosses, rows[1].before_parent), (true, true));
         assert_eq!((rows[2].crosses, rows[2].before_parent), (false, false));
+        assert!(
+            !super::rows(&[span(1, 0, 10, "a"), span(2, 1, 0, "a")])[1].before_parent,
+            "nobody knows when it began"
+        );
     }
 
     #[test]

@@ -133,6 +133,20 @@ E error
 }
 
 #[test]
+fn a_span_without_times_leaves_the_picture_of_the_others_as_it_is() {
+    let nameless = SpanLine { start: UnixNanos(0), end: UnixNanos(0), ..span(2, 1, (0, 0), "eu", "odd") };
+    let spans = [span(1, 0, (10, 110), "us", "GET /"), nameless, span(3, 1, (60, 110), "us", "half")];
+    let wanted = "\
+\x20  CLUSTER  SPAN    KIND    TAKES     0             100.0 ms
+   us       GET /   server  100.0 ms  ======================
+!  eu         odd   server  -
+   us         half  server  50.0 ms              ===========
+! called from another cluster
+";
+    assert_eq!(picture(&spans, 0, 60), wanted, "\n{}", picture(&spans, 0, 60));
+}
+
+#[test]
 fn services_and_attributes_are_there_if_they_were_told() {
     let spans = [example::line(0), example::line(1)];
     let text = picture(&spans, 0, 100);

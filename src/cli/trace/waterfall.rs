@@ -82,7 +82,7 @@ fn cells(row: &Row, span: &SpanLine, tree: usize) -> [String; 6] {
         span.service.as_deref().map(|service| cut(&or_dash(service), SERVICE)).unwrap_or_default(),
         cut(&format!("{indent}{}", or_dash(&span.name)), tree),
         KINDS.get(usize::from(span.kind)).unwrap_or(&"-").to_string(),
-        nanos(span.end.0.saturating_sub(span.start.0)),
+        if span.start.0 == 0 { "-".to_owned() } else { nanos(span.end.0.saturating_sub(span.start.0)) },
     ]
 }
 
@@ -103,7 +103,8 @@ fn nanos(nanos: u64) -> String {
     }
 }
 
-/// From the first start to the last end.
+/// From the first start to the last end, of spans that tell their times: 0 is no time, and one such span would squash
+/// all others to a line.
 struct Scale {
     begin: u64,
     total: u64,
@@ -111,13 +112,17 @@ struct Scale {
 
 impl Scale {
     fn of(spans: &[SpanLine]) -> Scale {
-        let begin = spans.iter().map(|span| span.start.0).min().unwrap_or_default();
-        let end = spans.iter().map(|span| span.end.0.max(span.start.0)).max().unwrap_or_default();
+        let timed = || spans.iter().filter(|span| span.start.0 > 0);
+        let begin = timed().map(|span| span.start.0).min().unwrap_or_default();
+        let end = timed().map(|span| span.end.0.max(span.start.0)).max().unwrap_or_default();
         Scale { begin, total: end - begin }
     }
 
-    /// When the span ran, in `columns`; at least one of them is marked.
+    /// When the span ran, in `columns`; at least one of them is marked, unless it does not say when it began.
     fn bar(&self, span: &SpanLine, columns: usize) -> String {
+        if span.start.0 == 0 {
+            return String::new();
+        }
         let at = |time: u64| {
             let since = u128::from(time.saturating_sub(self.begin).min(self.total));
             (since * columns as u128 / u128::from(self.total.max(1))) as usize
