@@ -247,10 +247,19 @@ impl<'t> Fields<'t> {
             _ => None,
         };
         if count.is_none() {
-            let allowed = format!("a whole number from {} to {}, without quotes", range.0, range.1);
-            self.wrong(check, key, format!("`{key}` is a number"), &allowed);
+            let is_whole = matches!(number, Some(Typed::Int(_)));
+            self.no_number(check, key, is_whole, &format!("a whole number from {} to {}", range.0, range.1));
         }
         count
+    }
+
+    /// What is wrong with a value that should be a number within bounds.
+    fn no_number(&self, check: &mut Check<'_>, key: &'static str, is_number: bool, allowed: &str) {
+        if is_number {
+            self.wrong(check, key, format!("`{key}` is out of range"), allowed);
+        } else {
+            self.wrong(check, key, format!("`{key}` is a number"), &format!("{allowed}, without quotes"));
+        }
     }
 
     pub(super) fn number(&self, check: &mut Check<'_>, key: &'static str, default: f64, range: (f64, f64)) -> f64 {
@@ -266,8 +275,8 @@ impl<'t> Fields<'t> {
             _ => None,
         };
         number.filter(|n| (range.0..=range.1).contains(n)).unwrap_or_else(|| {
-            let allowed = format!("a number from {} to {}, without quotes", range.0, range.1);
-            self.wrong(check, key, format!("`{key}` is a number"), &allowed);
+            let is_number = matches!(typed, Some(Typed::Int(_) | Typed::Float(_)));
+            self.no_number(check, key, is_number, &format!("a number from {} to {}", range.0, range.1));
             default
         })
     }

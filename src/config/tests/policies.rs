@@ -215,7 +215,7 @@ fn a_policy_that_makes_no_sense_is_refused_with_what_would() {
         ("name: p, type: probabilistic, probabilistic: {}".to_owned(), "`sampling_percentage` is required"),
         (
             "name: p, type: probabilistic, probabilistic: {sampling_percentage: 101}".to_owned(),
-            "a number from 0 to 100",
+            "`sampling_percentage` is out of range",
         ),
         ("name: p, type: numeric_attribute, numeric_attribute: {min_value: 1}".to_owned(), "`key` is required"),
         (
@@ -242,7 +242,7 @@ fn a_policy_that_makes_no_sense_is_refused_with_what_would() {
         ("name: p, type: rate_limiting, rate_limiting: {}".to_owned(), "`spans_per_second` is required"),
         (
             "name: p, type: rate_limiting, rate_limiting: {spans_per_second: 0}".to_owned(),
-            "`spans_per_second` is a number",
+            "`spans_per_second` is out of range",
         ),
         ("name: p, type: bytes_limiting, bytes_limiting: {}".to_owned(), "`bytes_per_second` is required"),
         ("name: p, type: bytes_limiting, bytes_limiting: {bytes_per_second: fast}".to_owned(), "a size like 64MiB"),
