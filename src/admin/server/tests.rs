@@ -99,6 +99,7 @@ async fn the_page_is_whole_without_scripts_and_shows_markup_of_strangers_as_text
     assert_eq!(status, StatusCode::OK);
     assert!(headers[CONTENT_SECURITY_POLICY].to_str().unwrap().starts_with("default-src 'self'"));
     assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff");
+    assert_eq!(headers["cross-origin-resource-policy"], "same-origin");
     assert!(!page.contains("<script") && !page.contains("style=") && !page.contains(MARKUP));
     assert!(page.contains("&lt;script&gt;alert(&quot;1\\\u{fffd}2&quot;)&lt;/script&gt;"));
     assert!(page.contains("1 node active, 0 links down; the ledger balances.") && page.contains("insecure_dev is on"));
