@@ -216,8 +216,8 @@ impl Call {
         let served = Side::of(callee) != Side::Caller && callee.kind != CONSUMER;
         let told = callers.filter(|_| Side::of(caller) != Side::Callee);
         Call {
-            // If neither tells anything, the pair still counts: at what is left of the caller's times.
-            request: told.or(callees).unwrap_or_else(|| bounded(caller)),
+            // If neither tells anything, the pair still counts, and as nothing: made-up times must not raise alarms.
+            request: told.or(callees).unwrap_or(0),
             both: if waited && served { callers.zip(callees) } else { None },
             callee_timed: told.is_none() && callees.is_some(),
             failed: caller.status == ERROR || callee.status == ERROR,
@@ -229,10 +229,6 @@ impl Call {
 fn duration(span: &SpanView<'_>) -> Option<u64> {
     let nanos = span.end.0.checked_sub(span.start.0)?;
     (span.start.0 > 0 && nanos <= LONGEST).then_some(nanos)
-}
-
-fn bounded(span: &SpanView<'_>) -> u64 {
-    span.end.0.saturating_sub(span.start.0).min(LONGEST)
 }
 
 /// The name that a header's cluster has in labels, and by which clusters are told apart.
