@@ -18,9 +18,12 @@ use crate::sampling_tests::{self, MAX_TRACE_BYTES, Outcome, Ran};
 
 /// Run tests of sampling rules: traces in OTLP/JSON, and the verdict and policy expected
 ///
-/// The rules are those of the configuration that a file names, or its own `processors`. Nothing is started, bound or
-/// contacted. Ends with 0 if all tests pass, with 1 if one fails, with 78 if a file or the configuration is no good.
+/// A file is YAML with `tests`: each has a name, `traces` (files of OTLP/JSON) or `otlp` (the same in place), and what is
+/// expected, like `expect: {verdict: keep, policy: errors}`. The rules are those of the configuration that the file names
+/// (`config: node.yaml`), or its own `processors`. config/tests/sampling.yaml of the source shows every form. Nothing is
+/// started, bound or contacted.
 #[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 all tests pass, 1 one fails, 2 usage, 78 a file or the configuration is no good")]
 pub struct TestArgs {
     /// Files of tests
     #[arg(value_name = "FILE", required = true)]
