@@ -38,7 +38,8 @@ fn shipped() -> Vec<(String, String)> {
     files.retain(|path| path.is_file());
     files.sort();
     let name = |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    files.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
+    let configurations = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    configurations.map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
 }
 
 fn load(name: &str, text: &str) -> config::Loaded {
