@@ -252,6 +252,9 @@ impl Node {
             duplicate = ledger.duplicate,
             "stopped"
         );
+        for (reason, spans) in ledger.dropped.into_iter().filter(|(_, spans)| *spans > 0) {
+            warn!(reason, spans, "spans were dropped while the node ran or at its stop");
+        }
         let operators = [&self.admin, &self.metrics, &self.health];
         for server in operators.into_iter().flatten() {
             server.stop(Duration::from_millis(200)).await;
