@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use serde_json::Value;
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 use crate::harness::backend::Backend;
 use crate::harness::eventually;
 use crate::harness::node::{NodeProcess, NodeSpec, get};
-use crate::harness::traces::{request, span, span_id, trace_id};
+use crate::harness::traces::{request, span, span_id, text, trace_id};
 
 /// A node alone that keeps everything, with these settings of `tail_sampling`.
 async fn node(backend: &Backend, settings: &str) -> (NodeProcess, TempDir) {
@@ -156,11 +155,6 @@ async fn names_of_a_senders_choice_do_not_make_the_metrics_grow() {
     // Counts have more digits now; that is all.
     assert!(large < small + small / 10 + 1_000, "the page grew from {small} to {large} bytes");
     assert!(node.stop().await.success());
-}
-
-fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
-    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

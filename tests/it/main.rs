@@ -5,7 +5,9 @@
 
 mod bad_input;
 mod commands;
+mod deciding;
 mod discovery;
+mod explain;
 mod harness;
 mod hostile_traces;
 mod layers;

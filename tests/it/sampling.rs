@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use crate::harness::backend::{Arrived, Backend, TraceId};
 use crate::harness::eventually;
 use crate::harness::node::{Mesh, get};
-use crate::harness::traces::{request, span_id};
+use crate::harness::traces::{request, span_id, text};
 
 const CLUSTERS: [&str; 3] = ["east", "west", "north"];
 const TRACES: u64 = 5_000;
@@ -72,11 +71,6 @@ fn policy(trace: u64) -> Option<&'static str> {
         Kind::Gold => Some("gold"),
         Kind::Plain => kept_by_chance(trace).then_some("a-share"),
     }
-}
-
-fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
-    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
 
 /// Cluster that the first span of a trace comes from, and that of its last two.

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -89,6 +90,12 @@ impl Arrived {
             encoded.entry(trace).or_default().push(span);
         }
         encoded
+    }
+
+    /// Each trace's spans, once per time they arrived.
+    pub fn decoded(&self) -> BTreeMap<TraceId, Vec<Span>> {
+        let span = |bytes: Bytes| Span::decode(bytes).expect("a span");
+        self.encoded().into_iter().map(|(trace, spans)| (trace, spans.into_iter().map(span).collect())).collect()
     }
 
     /// Traces that more than one node exported.

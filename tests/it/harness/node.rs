@@ -195,8 +195,14 @@ pub async fn status_of(url: &str) -> Option<u16> {
 }
 
 async fn ask(url: &str) -> Option<(StatusCode, Bytes)> {
+    ask_with(url, &[]).await
+}
+
+/// The answer to a GET with these headers; `None` if nobody answers.
+pub async fn ask_with(url: &str, headers: &[(&str, &str)]) -> Option<(StatusCode, Bytes)> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let answer = client.request(Request::get(url).body(Empty::new()).unwrap()).await.ok()?;
+    let request = headers.iter().fold(Request::get(url), |request, (name, value)| request.header(*name, *value));
+    let answer = client.request(request.body(Empty::new()).unwrap()).await.ok()?;
     let status = answer.status();
     Some((status, answer.into_body().collect().await.ok()?.to_bytes()))
 }

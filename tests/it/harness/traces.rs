@@ -21,6 +21,21 @@ pub fn span_id(trace: u64, span: u64) -> SpanId {
     ((trace + 1) << 8 | (span + 1)).to_be_bytes()
 }
 
+/// An attribute with a text as its value.
+pub fn text(key: &str, value: &str) -> KeyValue {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+}
+
+/// The text of a span's attribute.
+pub fn text_of<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
+    let attribute = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    match attribute.value.as_ref()?.value.as_ref()? {
+        any_value::Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
 /// One span of a trace; span 0 is the root and parent of all others.
 pub fn span(trace: u64, number: u64) -> Span {
     let start = 1_700_000_000_000_000_000 + trace * 1_000_000;
@@ -38,12 +53,7 @@ pub fn span(trace: u64, number: u64) -> Span {
 
 /// An encoded request with these spans, of one resource.
 pub fn request(service: &str, spans: Vec<Span>) -> Vec<u8> {
-    let name = KeyValue {
-        key: "service.name".into(),
-        value: Some(AnyValue { value: Some(any_value::Value::StringValue(service.into())) }),
-        ..KeyValue::default()
-    };
-    let resource = Resource { attributes: vec![name], ..Resource::default() };
+    let resource = Resource { attributes: vec![text("service.name", service)], ..Resource::default() };
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     let resource_spans = ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
