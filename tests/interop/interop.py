@@ -1,8 +1,9 @@
 """Real OpenTelemetry SDKs send traces to node A that node B owns; a backend must get each of them whole, from B.
 
 Started by run.sh. Two nodes with mutual TLS on loopback, an OTLP/HTTP backend in this process, four senders: the Python
-SDK and the Rust `opentelemetry-otlp` exporter, each over gRPC and over HTTP. Prints one line per sender and
-`N passed, N failed`.
+SDK and the Rust `opentelemetry-otlp` exporter, each over gRPC and over HTTP. Then the Python SDK sends traces that
+begin at one node and end at the other, every span twice, some of them failed; exactly the failed ones must come out,
+whole and once. Prints one line for each of these and `N passed, N failed`.
 """
 
 import collections
@@ -24,14 +25,16 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import StatusCode, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, StatusCode, set_span_in_context
 
 SPANMESH = os.environ["SPANMESH"]
 RUST_SENDER = os.environ["RUST_SENDER"]
 TRACES_EACH = 20
 SPANS_PER_TRACE = 3
+SAMPLED_TRACES = 40
+FAILED_EVERY = 4
 DEADLINE_SECONDS = 60
 
 
@@ -89,6 +92,11 @@ processors:
   memory_limiter: {{check_interval: 1s, limit_mib: 256, spike_limit_mib: 64}}
   resource: {{attributes: [{{key: k8s.cluster.name, value: {cluster}, action: upsert}}]}}
   span_dedup: {{}}
+  tail_sampling:
+    decision_wait: 2s
+    policies:
+      - {{name: errors, type: status_code, status_code: {{status_codes: [ERROR]}}}}
+      - {{name: rust, type: string_attribute, string_attribute: {{key: service.name, values: [rust-grpc, rust-http]}}}}
 exporters:
   otlp_http: {{endpoint: "{backend.url()}", compression: none, headers: {{x-node: {self.id}}}}}
 connectors:
@@ -104,7 +112,7 @@ service:
   admin: {{endpoint: "127.0.0.1:0"}}
   pipelines:
     traces/local: {{receivers: [otlp], processors: [memory_limiter, resource], exporters: [mesh]}}
-    traces/owned: {{receivers: [mesh], processors: [span_dedup], exporters: [otlp_http]}}
+    traces/owned: {{receivers: [mesh], processors: [span_dedup, tail_sampling], exporters: [otlp_http]}}
 """)
         command = [SPANMESH, "run", "--config", str(config), "--ready-file", str(self.ready_file)]
         self.log = open(directory / f"{cluster}.log", "wb")
@@ -129,6 +137,14 @@ service:
 
     def owner_of(self, trace_id):
         return self.api(f"ring/owner/{trace_id}")["owner"]
+
+    def has_decided_all(self):
+        """Nothing waits for its verdict, or for the backend."""
+        open_traces = self.api("status")["traces"][0]["open_traces"]
+        return open_traces == 0 and self.api("ledger")["ledger"]["in_flight"] == 0
+
+    def count(self, name):
+        return self.api("ledger")["ledger"][name]
 
     def stop(self):
         self.process.terminate()
@@ -178,6 +194,75 @@ def send_with_python(exporter, service, trace_ids):
             child.end()
         root.end()
     provider.shutdown()
+
+
+class Twice(SpanExporter):
+    """Exports everything twice, as a sender does whose answer was lost."""
+
+    def __init__(self, exporter):
+        self.exporter = exporter
+
+    def export(self, spans):
+        self.exporter.export(spans)
+        return self.exporter.export(spans)
+
+    def shutdown(self):
+        self.exporter.shutdown()
+
+
+def send_calls(caller, callee):
+    """Calls from a service that exports with `caller` to one with `callee`; answers with the ids: all, and the failed."""
+    providers = []
+    for service, exporter in (("shop", caller), ("bank", callee)):
+        providers.append(TracerProvider(resource=Resource.create({"service.name": service})))
+        providers[-1].add_span_processor(BatchSpanProcessor(Twice(exporter)))
+    shop, bank = (provider.get_tracer("interop") for provider in providers)
+    sent, failed = set(), set()
+    for number in range(SAMPLED_TRACES):
+        root = shop.start_span("buy")
+        context = root.get_span_context()
+        trace_id = f"{context.trace_id:032x}"
+        sent.add(trace_id)
+        child = bank.start_span("charge", context=set_span_in_context(NonRecordingSpan(context)))
+        if number % FAILED_EVERY == 0:
+            failed.add(trace_id)
+            child.set_status(StatusCode.ERROR, "no money")
+        child.end()
+        root.end()
+    for provider in providers:
+        provider.shutdown()
+    return sent, failed
+
+
+def check_sampled(backend, nodes, before, sent, failed):
+    """What is wrong with what came of the calls, as a list of sentences."""
+    spans = 2 * len(sent)
+
+    def grown(name):
+        return sum(node.count(name) for node in nodes) - before[name]
+
+    def is_over():
+        return grown("received_local") == 2 * spans and all(node.has_decided_all() for node in nodes)
+
+    try:
+        wait_for("the calls to be decided", is_over)
+    except SystemExit as gave_up:
+        return [str(gave_up)]
+    wrong = []
+    expected = {"duplicate": spans, "exported": 2 * len(failed), "sampled_out": spans - 2 * len(failed)}
+    counted = {name: grown(name) for name in expected}
+    if counted != expected:
+        wrong.append(f"the ledgers grew by {counted}, expected {expected}")
+    with backend.changed:
+        came = {trace_id for trace_id in sent if backend.spans.get(trace_id)}
+        if came != failed:
+            wrong.append(f"{len(came - failed)} traces came that had not failed, {len(failed - came)} that had did not")
+        for trace_id in came & failed:
+            seen = sorted(rest for _, *rest in backend.spans[trace_id])
+            owner = nodes[0].owner_of(trace_id)
+            if seen != [[owner, "bank", "west"], [owner, "shop", "east"]]:
+                wrong.append(f"trace {trace_id} of {owner} came as {seen}")
+    return wrong
 
 
 def check(backend, owner, cluster, service, trace_ids):
@@ -238,13 +323,26 @@ def main():
             for sentence in wrong:
                 print("   ", sentence)
             passed, failed = passed + (not wrong), failed + bool(wrong)
+
+        before = {
+            name: east.count(name) + west.count(name)
+            for name in ("received_local", "duplicate", "exported", "sampled_out")
+        }
+        bank = HttpExporter(endpoint=f"http://{west.addresses['otlp_http']}/v1/traces")
+        sent, failures = send_calls(GrpcExporter(endpoint=grpc, insecure=True), bank)
+        wrong = check_sampled(backend, nodes, before, sent, failures)
+        calls = f"{len(sent)} calls from {east.id} to {west.id}, {len(failures)} failed:"
+        print(calls, "FAILED" if wrong else "only these came")
+        for sentence in wrong:
+            print("   ", sentence)
+        passed, failed = passed + (not wrong), failed + bool(wrong)
     finally:
         for node in nodes:
             node.stop()
     print(f"{passed} passed, {failed} failed")
     if failed:
         print(f"logs and configuration: {directory}", file=sys.stderr)
-    return 1 if failed or passed != 4 else 0
+    return 1 if failed or passed != 5 else 0
 
 
 if __name__ == "__main__":
