@@ -106,7 +106,7 @@ fn facts(page: &mut Page, answer: &TraceAnswer) {
     add("answered by", answer.asked_of.clone());
     add("the owner did not answer", answer.why_not.clone());
     add("unknown there since", answer.unknown_since.map(ago));
-    add("decided when it was because of", answer.cause.clone());
+    add("cause of the decision", answer.cause.clone());
     if let Some(details) = &answer.details {
         add("first span", Some(ago(details.first_seen_at)));
         add("decision in", details.decision_at.map(|at| duration((at - now).max(0.0))));

@@ -56,7 +56,7 @@ async fn chance_keeps_the_same_traces_on_every_node_and_a_dry_run_marks_what_wou
         let of = |number| {
             move |trace: u64| {
                 let span = Span { trace_id: id(trace).to_vec(), ..span(trace, number) };
-                if trace % 10 == 0 { failed(span) } else { span }
+                if trace.is_multiple_of(10) { failed(span) } else { span }
             }
         };
         for number in 0..2 {
@@ -120,7 +120,7 @@ async fn groupbytrace_alone_passes_whole_traces_on() {
 async fn holds_open_traces(directory: &Path, url: String, more: &str, arguments: &[&str]) -> NodeProcess {
     let settings = format!("tail_sampling: {{decision_wait: 300s, policies: [{ERRORS}]{more}}}");
     let node = node(directory, "east", url, &settings, arguments).await;
-    let spans = |trace| [span(trace, 0), if trace % 5 == 0 { failed(span(trace, 1)) } else { span(trace, 1) }];
+    let spans = |trace| [span(trace, 0), if trace.is_multiple_of(5) { failed(span(trace, 1)) } else { span(trace, 1) }];
     assert!(node.sender().deliver(request("shop", (0..20).flat_map(spans).collect())).await);
     assert_eq!(node.api("status").await["traces"][0]["open_traces"], 20);
     node

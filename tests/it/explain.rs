@@ -61,6 +61,15 @@ async fn told(node: &NodeProcess, trace: u64) -> Value {
     node.api(&format!("traces/{}", id(trace))).await
 }
 
+/// Waits until the owner has counted this: a sender's success says that a node of the mesh has its spans, not that the
+/// owner has.
+async fn arrives(mesh: &Mesh, trace: u64, name: &str, count: u64) {
+    eventually(&format!("{count} {name} of trace {trace} to arrive"), || async {
+        (told(&mesh.nodes[EAST], trace).await["details"][name] == count).then_some(())
+    })
+    .await;
+}
+
 /// What all nodes say once each of them says this state; they say the same.
 async fn told_by_all(mesh: &Mesh, trace: u64, state: &str) -> Value {
     let mut answers = Vec::new();
@@ -119,6 +128,8 @@ async fn an_open_trace_is_told_with_all_that_is_odd_about_it(mesh: &Mesh) {
     send(&mesh.nodes[WEST], in_west.clone()).await;
     send(&mesh.nodes[WEST], in_west).await;
     send(&mesh.nodes[NORTH], vec![child(OPEN, 4, 9, 2)]).await;
+    arrives(mesh, OPEN, "spans", 4).await;
+    arrives(mesh, OPEN, "duplicates", 2).await;
     let answer = told_by_all(mesh, OPEN, "open").await;
     assert_eq!(counts(&answer), [4, 2, 0, 2, 1], "{answer}");
     assert_eq!(answer["details"]["spans_by_cluster"], json!({"east": 1, "west": 2, "north": 1}));
@@ -148,6 +159,7 @@ async fn an_open_trace_is_told_with_all_that_is_odd_about_it(mesh: &Mesh) {
 
 async fn a_kept_trace_is_told_with_its_policy_and_cause(mesh: &Mesh, backend: &Backend) {
     send(&mesh.nodes[WEST], vec![failed(child(FAILED, 1, 0, 2))]).await;
+    arrives(mesh, FAILED, "spans", 1).await;
     send(&mesh.nodes[EAST], vec![span(FAILED, 0)]).await;
     let answer = told_by_all(mesh, FAILED, "kept").await;
     assert_eq!((&answer["policy"], &answer["cause"]), (&json!("errors"), &json!("root_received")));
@@ -177,6 +189,7 @@ async fn a_kept_trace_is_told_with_its_policy_and_cause(mesh: &Mesh, backend: &B
 
 async fn what_crossed_is_kept_though_its_applications_said_nothing(mesh: &Mesh, backend: &Backend) {
     send(&mesh.nodes[WEST], vec![child(CROSSING, 2, 1, 2), child(CROSSING, 3, 2, 1)]).await;
+    arrives(mesh, CROSSING, "spans", 2).await;
     send(&mesh.nodes[EAST], vec![span(CROSSING, 0), child(CROSSING, 1, 0, 3)]).await;
     let answer = told_by_all(mesh, CROSSING, "kept").await;
     assert_eq!(answer["policy"], "from-east");
