@@ -418,7 +418,7 @@ mod tests {
             ("secret", Delete),
             ("small", Insert(text("v"))),
         ]);
-        assert_eq!(run(&copies.clone(), &body), resource(&[("a", &large), ("b", &large), ("small", "v")]));
+        assert_eq!(run(&copies, &body), resource(&[("a", &large), ("b", &large), ("small", "v")]));
         assert_eq!(copies.left_out(), 2, "by all clones together");
 
         let keys: Vec<String> = (0..MAX_EDITED_ATTRIBUTES).map(|n| format!("k{n}")).collect();
