@@ -131,7 +131,33 @@ pub(super) fn read(check: &mut Check<'_>, tail_sampling: &Fields<'_>) -> Vec<Pol
             "a trace that no policy wants is dropped; this keeps everything: `- {name: all, type: always_sample}`";
         tail_sampling.missing(check, "policies", help);
     }
-    list(check, tail_sampling, "policies", Within { depth: 1, parent: None }, &mut left).policies
+    let listed = list(check, tail_sampling, "policies", Within { depth: 1, parent: None }, &mut left);
+    inverted_beside_others(check, tail_sampling, &listed);
+    listed.policies
+}
+
+/// At the top an inverted vote is not one like others here, and is one in the Collector of today.
+fn inverted_beside_others(check: &mut Check<'_>, tail_sampling: &Fields<'_>, listed: &Listed) {
+    let is_inverted = |kind: &PolicyKind| match kind {
+        PolicyKind::NumericAttribute { invert_match, .. }
+        | PolicyKind::StringAttribute { invert_match, .. }
+        | PolicyKind::BooleanAttribute { invert_match, .. } => *invert_match,
+        _ => false,
+    };
+    let voters = listed.policies.iter().filter(|policy| !matches!(policy.kind, PolicyKind::Drop(_))).count();
+    if voters < 2 {
+        return;
+    }
+    for policy in listed.policies.iter().filter(|policy| is_inverted(&policy.kind)) {
+        let Some(place) = listed.names.get(&policy.name) else { continue };
+        let name = policy.name.escape_debug();
+        let message =
+            format!("`{name}` has `invert_match`: a trace in which it finds a match goes, whoever wants it kept");
+        let problem = Problem::warning(*place, &join(&tail_sampling.path_of("policies")), message);
+        check.say(problem.help(
+            "so the Collector documents it; since v0.149 it counts this vote like others: for that, put the policy into `and` (alone), or say what is to go with `drop`",
+        ));
+    }
 }
 
 fn list(check: &mut Check<'_>, parent: &Fields<'_>, key: &'static str, within: Within, left: &mut Left) -> Listed {

@@ -395,3 +395,14 @@ fn no_change_of_a_policy_makes_the_loader_panic() {
         let _ = load_text(&String::from_utf8_lossy(&text.as_bytes()[..index])).map_err(|p| p.to_string().len());
     }
 }
+
+#[test]
+fn an_inverted_policy_beside_others_is_warned_of_and_not_inside_of_another() {
+    let inverted = "type: string_attribute, string_attribute: {key: k, values: [v], invert_match: true}";
+    let errors = "{name: errors, type: status_code, status_code: {status_codes: [ERROR]}}";
+    let beside = shown(&node(&format!("[{{name: no-v, {inverted}}}, {errors}]")));
+    assert!(beside.contains("`no-v` has `invert_match`") && beside.contains("put the policy into `and`"), "{beside}");
+    let alone = shown(&node(&format!("[{{name: no-v, {inverted}}}]")));
+    let inside = format!("[{{name: a, type: and, and: {{and_sub_policy: [{{name: no-v, {inverted}}}]}}}}, {errors}]");
+    assert_eq!((alone.as_str(), shown(&node(&inside)).as_str()), ("", ""));
+}

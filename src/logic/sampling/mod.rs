@@ -9,8 +9,9 @@
 //! 4. an inverted yes, if no policy said no (a `drop` policy that did not fit did): it stays;
 //! 5. otherwise it goes.
 //!
-//! The second and the fourth are what its documentation says. It has deprecated them, and counts inverted votes as votes
-//! like others from v0.156 on; configurations that were written before are why they are here. Within `and`, `drop`, `not`
+//! The second and the fourth are what its documentation says. Its code has deprecated them: from v0.149 on inverted votes
+//! count like others unless a feature gate says otherwise, from v0.156 on in any case. What is documented is kept here, and
+//! the configuration check warns where it makes a difference. Within `and`, `drop`, `not`
 //! and `composite` an inverted vote always was a vote like others, and `drop` says plainly what an inverted no says by
 //! the way.
 //!
