@@ -164,9 +164,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Receipt {
-    /// About what stays in memory until the last share is resolved, whatever their number: the group, the holder that
-    /// the place of origin made, one that a stage put in between, and what the allocator adds.
-    pub const BYTES: usize = 2 * (size_of::<Group>() + size_of::<Relay>());
+    /// About what stays in memory until the last share is resolved, whatever the number of shares: the group, its holder
+    /// at the place of origin, and what the allocator adds.
+    pub const BYTES: usize = size_of::<Group>() + size_of::<Relay>();
 
     /// A receipt for `spans` spans; `holder` is told what becomes of them.
     pub fn new(spans: u32, holder: impl Holder) -> Receipt {

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::questions::{Answers, QuestionId, Questions, headers};
+use super::questions::{Answers, QuestionId, Questions, headers, resources};
 use super::tracestate::randomness;
 use crate::logic::cross_cluster::Links;
 use crate::logic::trace::TraceView;
@@ -41,13 +41,12 @@ impl<'a> Case<'a> {
         self.trace.spans.len() as u64
     }
 
-    /// Encoded bytes of the spans, and of resources and scopes once for each header.
+    /// Encoded bytes of the spans, and of resources and scopes, each once.
     pub(super) fn bytes(&self) -> u64 {
-        let of_header = |header: &crate::logic::trace::Header| {
-            let resource = header.resource.as_deref().unwrap_or_default();
-            (header.resource_fields.len() + resource.len() + header.scope_fields.len()) as u64
-        };
-        self.trace.bytes() + headers(self.trace).iter().map(|header| of_header(header)).sum::<u64>()
+        let headers = headers(self.trace);
+        let scopes: u64 = headers.iter().map(|header| header.scope_fields.len() as u64).sum();
+        let resources = resources(&headers).into_iter().map(|(fields, body)| (fields.len() + body.len()) as u64);
+        self.trace.bytes() + scopes + resources.sum::<u64>()
     }
 
     /// A bit for each OTLP status code that a span has.

@@ -152,8 +152,8 @@ impl Questions {
             place: 0,
         };
         if !self.keys.is_empty() {
-            for header in headers(trace) {
-                reading.resource(header);
+            for (_, resource) in resources(&headers(trace)) {
+                reading.resource(resource);
             }
         }
         for span in &trace.spans {
@@ -181,6 +181,17 @@ pub(super) fn headers<'a>(trace: &TraceView<'a>) -> SmallVec<[&'a Header; 8]> {
     headers.sort_unstable_by_key(|header| std::ptr::from_ref(*header));
     headers.dedup_by(|one, other| std::ptr::eq(*one, *other));
     headers
+}
+
+/// The resources of some headers, each once, as their other fields and their bodies. Thousands of scopes may stand below one
+/// large resource, which they share.
+pub(super) fn resources<'a>(headers: &[&'a Header]) -> SmallVec<[(&'a [u8], &'a [u8]); 8]> {
+    let of = |header: &&'a Header| (&*header.resource_fields, header.resource.as_deref().unwrap_or_default());
+    let mut resources: SmallVec<[(&[u8], &[u8]); 8]> = headers.iter().map(of).collect();
+    let place = |(fields, body): &(&[u8], &[u8])| (body.as_ptr(), body.len(), fields.as_ptr(), fields.len());
+    resources.sort_unstable_by_key(place);
+    resources.dedup_by_key(|resource| place(resource));
+    resources
 }
 
 /// What was found in a trace.
@@ -218,9 +229,9 @@ impl<'a> Reading<'_, 'a> {
         self.open -= 1;
     }
 
-    fn resource(&mut self, header: &Header) {
+    fn resource(&mut self, resource: &[u8]) {
         self.place += 1;
-        for attribute in resource_fields(header.resource.as_deref().unwrap_or_default()) {
+        for attribute in resource_fields(resource) {
             self.attribute(&attribute, Place::Resource);
         }
     }

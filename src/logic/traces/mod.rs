@@ -184,6 +184,8 @@ const VERDICTS: u64 = 4;
 const BEHIND: Duration = Duration::from_millis(100);
 /// Traces that are then decided besides as many as were brought.
 const CATCH_UP: usize = 8;
+/// Spans of decided traces after which a call leaves the rest to the next: of giant traces one takes milliseconds.
+const MOST_SPANS: u32 = 4096;
 
 /// One shard: the traces whose ids fall to it.
 pub struct Traces {
@@ -266,7 +268,7 @@ impl Traces {
         self.writer.flush(out);
     }
 
-    /// Decides what is due, at most `most` traces, and appends what is kept to `out`. True: more is due.
+    /// Decides what is due, at most `most` traces and no further one above [`MOST_SPANS`], and appends what is kept to `out`. True: more is due.
     pub fn advance(&mut self, now: Tick, most: usize, out: &mut Vec<Release>) -> bool {
         self.now = self.now.max(now);
         self.verdicts.expire(self.now);
@@ -282,8 +284,10 @@ impl Traces {
     /// Decides open traces though their time has not come, at most `most`, oldest first. True: some are left.
     pub fn close(&mut self, now: Tick, most: usize, out: &mut Vec<Release>) -> bool {
         self.now = self.now.max(now);
+        let mut spans: u32 = 0;
         for _ in 0..most {
-            let Some(oldest) = self.open.first() else { break };
+            let Some(oldest) = self.open.first().filter(|_| spans < MOST_SPANS) else { break };
+            spans = spans.saturating_add(self.store.traces.get(oldest).map_or(0, |trace| trace.spans));
             if self.judges.drop_at_shutdown {
                 self.abandon(oldest);
             } else {
@@ -330,10 +334,15 @@ impl Traces {
     }
 
     fn decide_due(&mut self, most: usize, out: &mut Vec<Release>) {
+        let mut spans: u32 = 0;
         for _ in 0..most {
+            if spans >= MOST_SPANS {
+                break;
+            }
             let Some((due, number, cause)) = self.next_due().filter(|(due, _, _)| *due <= self.now) else { break };
             let late = self.now.since(due).as_secs_f64();
             self.counts.latest_decision_seconds = self.counts.latest_decision_seconds.max(late);
+            spans = spans.saturating_add(self.store.traces.get(number).map_or(0, |trace| trace.spans));
             self.decide(number, cause, out);
         }
     }

@@ -71,6 +71,21 @@ fn bytes_limiting_counts_spans_and_each_resource_once() {
 }
 
 #[test]
+fn scopes_of_one_resource_are_charged_it_once() {
+    let trace = TestTrace::new(ID, &[span(1).service("a"), span(2).service("b")]);
+    let mut view = trace.view();
+    let mut header = view.spans[0].header.clone();
+    header.scope_fields = Box::from(*b"another scope");
+    view.spans[1].header = &header;
+    let bytes = view.bytes() + header.resource.as_ref().unwrap().len() as u64 + 13;
+    let passes = |burst_capacity| {
+        let kind = PolicyKind::BytesLimiting { bytes_per_second: 1, burst_capacity };
+        sampler([kind]).decide(&view, &Links::default(), Tick::ZERO).keep
+    };
+    assert!(passes(bytes) && !passes(bytes - 1));
+}
+
+#[test]
 fn what_another_policy_keeps_takes_tokens_as_well() {
     let sampler = sampler([errors(), spans_rate(1, 1)]);
     assert_eq!(outcome(&sampler, &[span(1).status(2)]), kept_by("a"));

@@ -66,6 +66,26 @@ fn one_call_decides_no_more_than_it_may() {
 }
 
 #[test]
+fn one_call_decides_few_large_traces() {
+    for stop in [false, true] {
+        let mut rig = Rig::new(|_, _| ());
+        for trace in 0..4 {
+            rig.offer(&(0..3_000).map(|id| span(trace, id + 1)).collect::<Vec<_>>());
+        }
+        rig.at(10.0);
+        for left in [2, 0] {
+            let more = if stop {
+                rig.traces.close(rig.now, 100, &mut rig.out)
+            } else {
+                rig.traces.advance(rig.now, 100, &mut rig.out)
+            };
+            assert_eq!((rig.status().open_traces, more), (left, left > 0));
+        }
+        rig.finish();
+    }
+}
+
+#[test]
 fn whoever_brings_spans_to_a_shard_that_is_behind_decides_as_many_traces() {
     let mut rig = Rig::new(|_, _| ());
     for n in 0..1_000_u32 {
