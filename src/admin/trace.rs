@@ -152,6 +152,9 @@ impl TraceAnswer {
             Some(trace) => {
                 self.state = trace.state.into();
                 (self.policy, self.cause, self.details) = (trace.policy, trace.cause, trace.details);
+                if trace.would_drop {
+                    self.notes.push("kept for dry_run alone: the rules would have dropped it".to_owned());
+                }
                 if self.details.is_none() {
                     self.notes.push("only the verdict is remembered: the spans made room for newer traces".to_owned());
                 }

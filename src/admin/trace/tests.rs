@@ -135,3 +135,14 @@ fn what_is_asked_for_stands_in_the_query() {
     assert_eq!(wanted("?spans&values=false"), Ok(Wanted { spans: true, values: false }));
     assert!(wanted("?spans=perhaps").is_err());
 }
+
+#[test]
+fn what_only_a_dry_run_kept_is_told_as_that() {
+    let mut kept = answer(Some(1));
+    kept.trace.as_mut().unwrap().would_drop = true;
+    let told = told(explanation(Ok(kept)));
+    assert_eq!(
+        (told.state, told.notes),
+        (State::Kept, vec!["kept for dry_run alone: the rules would have dropped it".to_owned()])
+    );
+}

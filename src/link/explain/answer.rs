@@ -35,6 +35,8 @@ pub struct KnownTrace {
     pub state: TraceState,
     pub policy: Option<String>,
     pub cause: Option<String>,
+    #[serde(default)]
+    pub would_drop: bool,
     /// Absent: only the verdict is remembered.
     pub details: Option<KnownDetails>,
 }
@@ -141,8 +143,8 @@ fn fitting(lines: Vec<SpanLine>, mut room: usize) -> Vec<SpanLine> {
 
 impl KnownTrace {
     fn at(now: f64, report: TraceReport) -> KnownTrace {
-        let TraceReport { state, policy, cause, details } = report;
-        KnownTrace { state, policy, cause, details: details.map(|details| KnownDetails::at(now, details)) }
+        let TraceReport { state, policy, cause, would_drop, details } = report;
+        KnownTrace { state, policy, cause, would_drop, details: details.map(|details| KnownDetails::at(now, details)) }
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn report(spans: u64) -> TraceReport {
         state: TraceState::Kept,
         policy: Some("errors".into()),
         cause: Some("waited".into()),
+        would_drop: false,
         details: Some(details),
     }
 }

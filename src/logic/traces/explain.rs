@@ -33,7 +33,13 @@ impl Traces {
         let details = self.details(trace, wanted, now);
         Some(match &trace.decided {
             Some(decided) => self.decided(decided.verdict, Some(details)),
-            None => TraceReport { state: TraceState::Open, policy: None, cause: None, details: Some(details) },
+            None => TraceReport {
+                state: TraceState::Open,
+                policy: None,
+                cause: None,
+                would_drop: false,
+                details: Some(details),
+            },
         })
     }
 
@@ -43,6 +49,7 @@ impl Traces {
             state: if verdict.kept { TraceState::Kept } else { TraceState::Dropped },
             policy: sampler.and_then(|sampler| Some(sampler.name(verdict.policy?).to_owned())),
             cause: Some(verdict.cause.label().to_owned()),
+            would_drop: verdict.would_drop,
             details,
         }
     }

@@ -24,6 +24,9 @@ pub struct TraceReport {
     pub policy: Option<String>,
     /// Why it was decided when it was ([`super::Cause::label`]); absent while open.
     pub cause: Option<String>,
+    /// Kept for `dry_run` alone: the rules would have dropped it.
+    #[serde(default)]
+    pub would_drop: bool,
     /// Absent: only the verdict is remembered.
     pub details: Option<TraceDetails>,
 }

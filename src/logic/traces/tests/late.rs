@@ -196,6 +196,8 @@ fn a_dry_run_keeps_everything_and_marks_what_would_have_gone() {
     }
     let status = rig.status();
     assert_eq!((status.would_drop_traces, status.would_drop_spans, status.dropped_traces), (1, 1, 0));
+    let would_go = |trace: u64| rig.traces.report(&trace_id(trace), Wanted::default(), rig.now).unwrap().would_drop;
+    assert_eq!((would_go(1), would_go(2)), (true, false));
     rig.finish();
 }
 
