@@ -96,6 +96,14 @@ impl Verdicts {
         if memory.insert(hash, verdict.encode(), peak, most, self.time, now) {
             self.peak = [open, self.peak[0]];
         }
+        // What one kind took while the other was small it gives back when that grows.
+        while self.bytes() > self.most {
+            let larger = if self.kept.bytes > self.dropped.bytes { &mut self.kept } else { &mut self.dropped };
+            if larger.generations.len() < 2 {
+                break;
+            }
+            larger.forget();
+        }
     }
 
     pub(super) fn find(&self, hash: u64) -> Option<Remembered> {
@@ -270,7 +278,23 @@ mod tests {
             let kept = Remembered { kept: true, ..dropped };
             verdicts.remember(spread(number | 1 << 40), kept, 1_000_000, Tick(number));
         }
-        assert!(verdicts.bytes() <= ROOM + ROOM / 8);
+        assert!(verdicts.bytes() <= ROOM);
         assert_eq!(verdicts.find(spread(9_999 | 1 << 40)).map(|verdict| verdict.kept), Some(true));
+    }
+
+    #[test]
+    fn verdicts_take_no_more_than_their_share_whatever_was_asked_for() {
+        let (time, most) = (Duration::from_secs(3_600), 1 << 20);
+        let mut verdicts = Verdicts::new(usize::MAX, usize::MAX, time, most);
+        let shells = (2 * GENERATIONS * TABLES * size_of::<HashTable<u64>>()) as u64;
+        let mut highest = 0;
+        for n in 0..200_000_u64 {
+            let kept = n.is_multiple_of(2);
+            let verdict = Remembered { kept, would_drop: false, policy: None, by_chance: false, cause: Cause::Waited };
+            verdicts.remember(spread(n).rotate_left(20), verdict, usize::MAX, Tick(n));
+            highest = highest.max(verdicts.bytes());
+        }
+        assert!(highest > most / 4 && highest <= most + shells, "{highest}");
+        assert!(verdicts.find(spread(199_999).rotate_left(20)).is_some());
     }
 }
