@@ -156,9 +156,22 @@ pub fn complain(unusable: &Unusable) {
         Unusable::Problems(problems) => {
             let errors = problems.count(config::Severity::Error);
             let plural = if errors == 1 { "" } else { "s" };
-            output::complain(&format!("{problems}the configuration has {errors} error{plural}\n"));
+            let text = problems.to_string();
+            let flags = flags_in(&text);
+            output::complain(&format!("{text}{flags}the configuration has {errors} error{plural}\n"));
         }
     }
+}
+
+/// Which flags the variables are that a text about the built-in configuration names: its reader has given flags.
+fn flags_in(text: &str) -> String {
+    let is_named = |variable: &&str| text.contains(&format!("${{env:{variable}"));
+    let flag = |variable: &str| match variable.trim_start_matches("SPANMESH_") {
+        "SEEDS" => "--seed".to_owned(),
+        name => format!("--{}", name.to_lowercase().replace('_', "-")),
+    };
+    let line = |variable: &str| format!("note: {variable} is what {} says, or the variable itself\n", flag(variable));
+    builtin::VARIABLES.into_iter().filter(is_named).map(line).collect()
 }
 
 /// The same as a list of objects.
@@ -293,4 +306,18 @@ fn write_ready_file(path: &Path, addresses: &Addresses) -> std::io::Result<()> {
     let beside = path.with_extension("tmp");
     std::fs::write(&beside, serde_json::to_vec_pretty(addresses)?)?;
     std::fs::rename(beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_the_built_in_configuration_are_told_as_flags() {
+        let told = flags_in("1 |  cluster: ${env:SPANMESH_CLUSTER}, seeds: ${env:SPANMESH_SEEDS:-}");
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].contains("SPANMESH_CLUSTER is what --cluster says") && lines[1].contains("--seed says"));
+        assert_eq!(flags_in("cluster: x"), "");
+    }
 }
