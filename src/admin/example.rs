@@ -145,7 +145,8 @@ pub(crate) fn status() -> NodeStatus {
     }
 }
 
-/// A pipeline that decided some traces and counted some calls, one of them from a cluster with a name that tries to be markup.
+/// A pipeline that decided some traces and counted some calls, one of them from a cluster with a name that tries to
+/// be markup.
 fn traces() -> AssembleStatus {
     let histogram = |count: u64, sum_seconds: f64| HistogramStatus {
         count,

@@ -1,8 +1,8 @@
 //! Regular expressions in a configuration: how they are compiled, the same when they are checked and when they are used.
 //!
-//! Compiled size is bounded, so is the crate's cache of states, and matching is linear in the text (crate `regex`), so neither the author of a
-//! configuration nor the sender of a span can make it expensive. The syntax is Go's (RE2) but for `\Q…\E` and `\C`;
-//! `\w`, `\d`, `\s` and `\b` know all of Unicode, and those of Go ASCII alone.
+//! Compiled size is bounded, so is the crate's cache of states, and matching is linear in the text (crate `regex`),
+//! so neither the author of a configuration nor the sender of a span can make it expensive. The syntax is Go's (RE2)
+//! but for `\Q…\E` and `\C`; `\w`, `\d`, `\s` and `\b` know all of Unicode, and those of Go ASCII alone.
 
 use regex::{Regex, RegexBuilder};
 

@@ -1,8 +1,9 @@
 //! What was sent held against what came out: the demo's judge, without sockets or clocks.
 //!
 //! The generator says which spans it is about to send and which the nodes have accepted; the backend says which spans
-//! came from which node. Of a trace that is to be kept, every accepted span must come out once, unchanged, and all from one
-//! node; of one that is to be dropped, nothing; and where the rules leave it open, all or nothing. A span whose request was never answered may come out or not: its sender was promised nothing.
+//! came from which node. Of a trace that is to be kept, every accepted span must come out once, unchanged, and all
+//! from one node; of one that is to be dropped, nothing; and where the rules leave it open, all or nothing. A span
+//! whose request was never answered may come out or not: its sender was promised nothing.
 //!
 //! Memory is bounded: beyond [`MAX_TRACES`] the oldest trace is judged as it stands and forgotten. What still comes of it
 //! later is counted apart, since nothing is known about it any more.

@@ -1,9 +1,10 @@
 //! The traffic of a small shop in three places, without sockets or clocks: which spans, when, to which node.
 //!
-//! A request runs API→Auth→User ⇒ Order→Inventory→Shipping ⇒ Payment→Billing, where ⇒ crosses into another cluster; two
-//! in five only look around and end at User. Each call is a CLIENT span in the caller and a SERVER span in the callee, and each service sends to the node of its own
-//! cluster, as soon as its spans have ended. What makes a mesh sweat is mixed in: failed and slow requests, spans that are
-//! sent again (half of them to another node), spans that come seconds late, spans whose parent is never sent.
+//! A request runs API→Auth→User ⇒ Order→Inventory→Shipping ⇒ Payment→Billing, where ⇒ crosses into another cluster;
+//! two in five only look around and end at User. Each call is a CLIENT span in the caller and a SERVER span in the
+//! callee, and each service sends to the node of its own cluster, as soon as its spans have ended. What makes a mesh
+//! sweat is mixed in: failed and slow requests, spans that are sent again (half of them to another node), spans that
+//! come seconds late, spans whose parent is never sent.
 //!
 //! Everything follows from the seed and the times that are handed in.
 

@@ -2,8 +2,9 @@
 
 /// The value below which `share` (0 to 1) of the observations are, in seconds; `None` without any.
 ///
-/// Within its bucket the value is assumed to lie in proportion, as Prometheus' `histogram_quantile` does, so that page
-/// and dashboards agree. Buckets are (upper bound, observations in this bucket alone), ascending. Above the last finite bound nothing is known but that bound, which is then the answer.
+/// Within its bucket the value is assumed to lie in proportion, as Prometheus' `histogram_quantile` does, so that
+/// page and dashboards agree. Buckets are (upper bound, observations in this bucket alone), ascending. Above the last
+/// finite bound nothing is known but that bound, which is then the answer.
 pub fn quantile(buckets: &[(f64, u64)], share: f64) -> Option<f64> {
     let total: u64 = buckets.iter().map(|(_, count)| count).sum();
     if total == 0 {

@@ -268,7 +268,8 @@ impl Traces {
         self.writer.flush(out);
     }
 
-    /// Decides what is due, at most `most` traces and no further one above [`MOST_SPANS`], and appends what is kept to `out`. True: more is due.
+    /// Decides what is due, at most `most` traces and no further one above [`MOST_SPANS`], and appends what is kept
+    /// to `out`. True: more is due.
     pub fn advance(&mut self, now: Tick, most: usize, out: &mut Vec<Release>) -> bool {
         self.now = self.now.max(now);
         self.verdicts.expire(self.now);
