@@ -186,7 +186,7 @@ async fn traces(State(judge): State<Arc<Judge>>, headers: HeaderMap, body: Bytes
 
 #[cfg(test)]
 mod tests {
-    use super::super::rules::Outcome;
+    use super::super::checker::Outcome;
     use super::super::traffic::{Traffic, resource_spans};
     use super::*;
     use crate::model::UnixNanos;

@@ -13,7 +13,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::rules::Outcome;
 use crate::model::{SpanId, TraceId};
 
 /// Most traces remembered: about seven minutes at 50 traces a second, 20 MB.
@@ -34,6 +33,16 @@ impl fmt::Display for SpanKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.trace, self.span)
     }
+}
+
+/// What must become of a trace, as far as that is certain beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Outcome {
+    Kept,
+    Dropped,
+    /// All of it comes out, or nothing.
+    #[default]
+    Either,
 }
 
 struct SpanRecord {

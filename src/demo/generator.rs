@@ -269,7 +269,7 @@ fn is_retryable(status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rules::Outcome;
+    use super::super::checker::Outcome;
     use super::*;
     use std::sync::atomic::AtomicUsize;
 

@@ -158,8 +158,8 @@ fn sentence(difference: &Difference, names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::checker::Outcome;
     use super::super::checker::SpanKey;
-    use super::super::rules::Outcome;
     use super::*;
     use crate::model::{SpanId, TraceId};
 

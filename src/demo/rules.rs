@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
+use super::checker::Outcome;
 use super::traffic::Shipment;
 
 /// The rules in their order; the first that matches keeps the trace.
@@ -63,16 +64,6 @@ pub struct Expected {
     in_time: Option<Rule>,
     /// If all of it counts.
     all: Option<Rule>,
-}
-
-/// What is certain of a trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Outcome {
-    Kept,
-    Dropped,
-    /// All of it comes out, or nothing.
-    #[default]
-    Either,
 }
 
 impl Expected {

@@ -1,6 +1,6 @@
 //! The sections that define components: ids, types, and the decoder of each type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{Fields, join};
 use super::{Check, exporters, mesh, processors, receivers};
@@ -11,6 +11,9 @@ use crate::config::settings::{
 };
 use crate::config::suggest::nearest;
 use crate::config::tree::{Entry, Node, Place, Value};
+
+/// Kind and id of every component that is led to.
+pub(super) type Used = BTreeSet<(Kind, String)>;
 
 /// Every component that the file defines, whether a pipeline names it or not.
 #[derive(Default)]

@@ -4,11 +4,10 @@
 //! The rest is for what arrives, what waits for links and exporters, and for the duplicates' filters.
 
 use super::Check;
-use super::components::Components;
+use super::components::{Components, Used};
 use super::fields::join;
 use super::service::{Pipeline, Reference};
 use super::whole_traces::MEMORY;
-use super::wiring::Used;
 use crate::config::problem::Problem;
 use crate::config::schema::Kind;
 use crate::config::settings::ProcessorSettings;

@@ -3,9 +3,9 @@
 //! The rules of the mesh. Spans of a trace come from many nodes and meet only at its owner, that is in pipelines that
 //! receive from `mesh`. What may stand where in a pipeline is in [`order`], what buffers may hold in [`memory`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::components::Components;
+use super::components::{Components, Used};
 use super::ports::{check_loop, check_ports};
 use super::service::{Pipeline, Reference, Service};
 use super::{Check, memory, order};
@@ -49,9 +49,6 @@ pub(super) fn wire(check: &mut Check<'_>, mut components: Components, service: S
         admin: service.admin,
     }
 }
-
-/// Kind and id of every component that is led to.
-pub(super) type Used = BTreeSet<(Kind, String)>;
 
 /// Every reference leads to a component; returns those that are led to.
 fn resolve(check: &mut Check<'_>, components: &Components, service: &Service) -> Used {
