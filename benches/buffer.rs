@@ -45,7 +45,7 @@ pub(crate) fn measure() {
     stream("8 spans a trace, in four batches, dropped", &full(8, 4), false, u64::MAX);
     stream("1 span a trace, dropped", &full(1, 1), false, u64::MAX);
     stream("8 spans of 260 bytes a trace, dropped", &Shape { span_bytes: 260, ..full(8, 1) }, false, u64::MAX);
-    stream("64,000 spans a trace, kept", &full(64_000, 125), true, u64::MAX);
+    stream("32,000 spans a trace, kept", &full(32_000, 125), true, u64::MAX);
     stream("8 spans a trace, kept, half the memory", &full(8, 1), true, 190 << 20);
     stream("8 spans a trace, dropped, half the memory", &full(8, 1), false, 190 << 20);
 }
